@@ -1,0 +1,130 @@
+"""
+The seam to the container engine.
+
+Two drivers implement it and pass one contract suite: `docker`, and `memory` for tests and virtual time. The contract:
+
+- A driver sees and touches only containers that carry its own owner label.
+- Every verb may fail with `EngineUnavailableError`, before or after its effect; the caller looks again, and never assumes.
+- `create` of a worker that exists, `start` of one that runs and `kill` of one that does not are no errors: the wanted state holds.
+- `start`, `kill` and `usage` of a worker that does not exist raise `ContainerMissingError`; `remove` of one does not.
+- `kill` returns when the engine shows the container as not running.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from controller.spec import ModelName, WorkerSpec
+from controller.state import Exit, RunId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Container:
+    """
+    One container as the engine shows it.
+
+    Attributes:
+        model: from its label.
+        running: the engine says that it runs (a paused one runs).
+        memory_bytes: from its label.
+        spec_hash: from its label.
+        run: which of its lives this is; empty if it was never started.
+        exit: how its last run ended; `None` while it runs and when it never ran.
+
+    """
+
+    model: ModelName
+    running: bool
+    memory_bytes: int
+    spec_hash: str
+    run: RunId
+    exit: Exit | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """
+    Memory of one running container, as its cgroup counts it.
+
+    Attributes:
+        limit_bytes: the kernel kills beyond this.
+        anon_bytes: private memory, which only the end of the process gives back.
+        file_bytes: pages of files charged to it, which the kernel can drop and read again.
+        peak_bytes: the most that was ever charged, where the kernel tells; else what is charged now.
+
+    """
+
+    limit_bytes: int
+    anon_bytes: int
+    file_bytes: int
+    peak_bytes: int
+
+    @property
+    def charged_bytes(self) -> int:
+        """What counts against the limit now."""
+        return self.anon_bytes + self.file_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineInfo:
+    """What the container engine says about itself and the host."""
+
+    version: str
+    cgroup_version: int
+    memory_limits: bool
+    swap_limits: bool
+    runtimes: tuple[str, ...]
+    storage_driver: str
+    architecture: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineEvent:
+    """Something happened to a container of ours; look again. `model` is for the log only."""
+
+    model: ModelName
+    action: str
+
+
+class Driver(Protocol):
+    """What the pool asks of a container engine."""
+
+    async def list(self) -> Sequence[Container]:
+        """Return every container of this owner, running or not."""
+        ...
+
+    async def create(self, spec: WorkerSpec) -> None:
+        """Make the container and start nothing."""
+        ...
+
+    async def start(self, model: ModelName) -> None:
+        """Start the container that was made before."""
+        ...
+
+    async def kill(self, model: ModelName) -> None:
+        """End it at once: workers keep nothing that a gentle stop would save."""
+        ...
+
+    async def remove(self, model: ModelName) -> None:
+        """Delete the container, killing it first if it runs."""
+        ...
+
+    async def usage(self, model: ModelName) -> Usage:
+        """Read the memory of a running container."""
+        ...
+
+    async def logs(self, model: ModelName, *, tail: int) -> str:
+        """Return the last *tail* lines the worker wrote."""
+        ...
+
+    async def info(self) -> EngineInfo:
+        """Ask the engine what it is and what it can enforce."""
+        ...
+
+    def events(self) -> AsyncIterator[EngineEvent]:
+        """Yield what happens to our containers; raise `EngineUnavailableError` when the engine goes away."""
+        ...
+
+    async def close(self) -> None:
+        """Give back connections and threads; containers stay as they are."""
+        ...

@@ -1,0 +1,116 @@
+"""
+What an engine is: how to run one kind of model, as data.
+
+An engine neither reads files nor talks to anyone. It gets the header of a weights file that somebody else has read, and answers with
+numbers and with the container to make.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Protocol
+
+from controller.spec import ApiPath, Footprint, ModelSpec, WorkerSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightsHeader:
+    """
+    What the header of a weights file says about the model in it.
+
+    Attributes:
+        format: `gguf` or `safetensors`.
+        architecture: the family, such as `qwen2` or `llama`.
+        weights_bytes: all tensors together.
+        parameters: how many numbers those are.
+        layers: transformer blocks.
+        embedding_length: the width of the model.
+        feed_forward_length: the width of its hidden layer.
+        heads: attention heads.
+        kv_heads: heads of keys and values.
+        head_length: the width of one head.
+        vocabulary: entries of the tokenizer.
+        context_tokens: the longest context it was trained for.
+        chat: it carries a chat template.
+        tools: the chat template speaks of tools.
+        embeddings: it is an embedding model (pooling is declared), not a generator.
+
+    """
+
+    format: str
+    architecture: str
+    weights_bytes: int
+    parameters: int
+    layers: int
+    embedding_length: int
+    feed_forward_length: int
+    heads: int
+    kv_heads: int
+    head_length: int
+    vocabulary: int
+    context_tokens: int
+    chat: bool
+    tools: bool
+    embeddings: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """
+    The box a worker is made on, as far as an engine must know it.
+
+    Attributes:
+        image: the image's tag for this engine.
+        run_root: the folder that holds one run directory a worker, on the host.
+        kv_root: the folder that holds one KV directory a model, on the host.
+        threads: threads a worker computes with.
+        options: what `[engines.<name>.options]` sets, engine by engine.
+
+    """
+
+    image: str
+    run_root: PurePosixPath
+    kv_root: PurePosixPath
+    threads: int
+    options: Mapping[str, str | int | bool]
+
+
+class Engine(Protocol):
+    """How to run one kind of model. One file each; the registry in `engines/__init__.py` lists them."""
+
+    @property
+    def name(self) -> str:
+        """The name used in `model.toml`."""
+        ...
+
+    @property
+    def formats(self) -> frozenset[str]:
+        """The weights formats it reads."""
+        ...
+
+    @property
+    def saves_kv(self) -> bool:
+        """Whether a conversation can be saved and restored."""
+        ...
+
+    @property
+    def refused_fields(self) -> frozenset[str]:
+        """Request fields its server does not take; the gateway refuses a request that sets one."""
+        ...
+
+    @property
+    def start_timeout_s(self) -> float:
+        """How long a worker may take from start to ready, apart from reading its weights."""
+        ...
+
+    def api_paths(self, header: WeightsHeader) -> frozenset[ApiPath]:
+        """Say what a model with this header can be asked."""
+        ...
+
+    def estimate(self, header: WeightsHeader, *, context_tokens: int, parallel: int) -> Footprint:
+        """Compute the memory it will need."""
+        ...
+
+    def worker(self, model: ModelSpec, site: Site) -> WorkerSpec:
+        """Describe the container that serves *model*."""
+        ...

@@ -1,0 +1,156 @@
+"""What was asked for: models as their folders describe them, and the containers that would serve them. Immutable values."""
+
+import enum
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import PurePosixPath
+from typing import Final, NewType
+
+ModelName = NewType("ModelName", str)
+
+WORKER_UID: Final = 64001
+GATEWAY_UID: Final = 64002
+GROUP_GID: Final = 64000
+"""The group that gateway, controller and workers share; a worker's socket is open to it and to nobody else."""
+
+LABEL_OWNER: Final = "windlass.owner"
+LABEL_MODEL: Final = "windlass.model"
+LABEL_SPEC: Final = "windlass.spec"
+LABEL_MEMORY: Final = "windlass.memory"
+
+
+class Tier(enum.StrEnum):
+    """How a model is kept when nobody asks for it."""
+
+    SMALL = "small"
+    """Loaded at start where it fits, and kept as long as nobody needs its memory."""
+    MEDIUM = "medium"
+    """Loaded on request, kept until somebody needs its memory."""
+    LARGE = "large"
+    """Loaded on request, unloaded when idle."""
+
+
+class ApiPath(enum.StrEnum):
+    """The things a worker can be asked to do, by the path it serves."""
+
+    CHAT = "/v1/chat/completions"
+    COMPLETIONS = "/v1/completions"
+    EMBEDDINGS = "/v1/embeddings"
+
+
+class FootprintSource(enum.StrEnum):
+    """Where a footprint came from, the most trusted first."""
+
+    OVERRIDE = "override"
+    """The operator wrote `memory` into `model.toml`."""
+    MEASURED = "measured"
+    """The ledger has seen exactly this model run exactly like this."""
+    ESTIMATE = "estimate"
+    """Computed from the header of the weights file."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Footprint:
+    """
+    The memory a resident model needs.
+
+    Attributes:
+        total_bytes: what the budget is charged and the container is limited to.
+        weights_bytes: the part that is mapped from the weights file and could be dropped and read again.
+        private_bytes: KV cache, compute buffers and the process itself.
+        source: where the figures came from.
+
+    """
+
+    total_bytes: int
+    weights_bytes: int
+    private_bytes: int
+    source: FootprintSource
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """
+    One servable model, as its folder and the configuration describe it.
+
+    Attributes:
+        name: the folder's name and the name callers use.
+        engine: the name of the engine that runs it.
+        folder: the model's folder, the same path inside and outside the controller's container.
+        weights: the weights file, relative to the folder; for safetensors the folder itself is what the engine reads.
+        weights_bytes: the size of all weights files together.
+        digest: identifies the weights without reading them whole: sizes, times of change and headers.
+        context_tokens: prompt and answer together, for one caller.
+        parallel: how many callers it serves at once.
+        footprint: the memory it needs, and where that figure came from.
+        load_s: seconds from the decision to ready, measured or estimated.
+        api_paths: what it can be asked.
+        pinned: it is never evicted.
+        priority: among models that wait, a higher one is loaded first.
+        chat: it has a chat template.
+
+    """
+
+    name: ModelName
+    engine: str
+    folder: PurePosixPath
+    weights: PurePosixPath
+    weights_bytes: int
+    digest: str
+    context_tokens: int
+    parallel: int
+    footprint: Footprint
+    load_s: float
+    api_paths: frozenset[ApiPath]
+    tier: Tier = Tier.MEDIUM
+    tags: frozenset[str] = frozenset()
+    pinned: bool = False
+    priority: int = 0
+    chat: bool = True
+    tools: bool = False
+    parameters: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mount:
+    """A host path made visible inside a worker."""
+
+    source: PurePosixPath
+    target: PurePosixPath
+    read_only: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSpec:
+    """
+    One sealed container: everything the engine needs to know to make it. What is not here is the same for all of them.
+
+    Attributes:
+        model: whose worker it is.
+        image: the image, by tag.
+        argv: arguments for the image's entry point.
+        env: environment variables.
+        mounts: the model read-only, the run directory and the KV directory read-write.
+        memory_bytes: the limit of the container, swap included, and what the budget is charged.
+        socket: where its HTTP socket appears on the host.
+        devices: GPU request, empty for none.
+        pids_limit: processes and threads it may have.
+
+    """
+
+    model: ModelName
+    image: str
+    argv: tuple[str, ...]
+    mounts: tuple[Mount, ...]
+    memory_bytes: int
+    socket: PurePosixPath
+    env: Mapping[str, str] = field(default_factory=dict)
+    devices: tuple[str, ...] = ()
+    pids_limit: int = 256
+
+    @property
+    def spec_hash(self) -> str:
+        """Twelve hex digits that change when anything above changes; a container that carries another is made again."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True, default=str).encode()).hexdigest()[:12]

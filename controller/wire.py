@@ -1,0 +1,291 @@
+"""
+The messages on the controller's socket: one JSON object a line, each with a `type`.
+
+One connection is one session, and a session carries many leases at once, told apart by `id`. Everything a session holds or waits
+for ends with its connection: if a gateway dies, the kernel closes the socket, and that is the whole of the recovery.
+
+A session starts with `Welcome`, and `Catalog` follows whenever the registered models or the keys change. For every `Acquire` come any
+number of `Queued` and `Loading`, then exactly one `Granted` or `Refused`; after `Granted`, at most one `Revoked`. A `Release` ends the lease
+in any state and is not answered. A `Renew` is answered like an `Acquire`. A `Call` gets one `Result` or `Failed`.
+"""
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from controller.errors import ProtocolError, Reason
+
+MAX_LINE_BYTES: Final = 8 * 1024 * 1024
+
+
+class Message(BaseModel):
+    """What all messages share: frozen, and a field nobody knows is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Ask(Message):
+    """
+    What a request needs, without a word of the prompt.
+
+    Attributes:
+        mode: `manual` serves `model` or refuses, `auto` chooses freely, `hybrid` serves `model` unless `fallback` allows another.
+        model: the model asked for (manual) or preferred (hybrid).
+        fallback: models that may stand in (hybrid), best first; empty means any eligible one.
+        api_path: what the worker must serve.
+        prompt_tokens: an estimate of the prompt's length.
+        max_tokens: the longest answer asked for; 0 if the caller named none.
+        tools: the request offers tools.
+        tags: every one of them must be on the model.
+        difficulty: 0 for trivial to 1 for hard, by the gateway's cheap signals.
+        signals: what that figure was made of, for the explanation.
+
+    """
+
+    mode: Literal["manual", "auto", "hybrid"]
+    model: str | None = None
+    fallback: tuple[str, ...] = ()
+    api_path: str
+    prompt_tokens: int = 0
+    max_tokens: int = 0
+    tools: bool = False
+    tags: tuple[str, ...] = ()
+    difficulty: float = 0.0
+    signals: tuple[str, ...] = ()
+    request_fields: tuple[str, ...] = ()
+
+
+# Gateway to controller.
+
+
+class Acquire(Message):
+    """Ask for a lease. `deadline_s` is how long the caller is willing to wait, if it said so."""
+
+    type: Literal["acquire"] = "acquire"
+    id: str
+    ask: Ask
+    priority: Literal["interactive", "batch"] = "interactive"
+    deadline_s: float | None = None
+
+
+class Renew(Message):
+    """Claim a lease that was granted before the controller was restarted; the stream it stands for is still running."""
+
+    type: Literal["renew"] = "renew"
+    id: str
+    model: str
+    run: str
+
+
+class Release(Message):
+    """Give a lease back, or stop waiting for one, and say what became of it."""
+
+    type: Literal["release"] = "release"
+    id: str
+    outcome: Literal["ok", "error", "cancelled"] = "ok"
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    first_token_s: float | None = None
+    total_s: float | None = None
+
+
+class Call(Message):
+    """
+    Ask for something that is not a lease.
+
+    Verbs: `status`, `models`, `performance`, `plan`, `load`, `unload`, `optimize`, `logs`, `problems`, `keys.list`, `keys.create`,
+    `keys.revoke`.
+    """
+
+    type: Literal["call"] = "call"
+    id: str
+    verb: str
+    arguments: dict[str, Any] = Field(default_factory=dict)
+
+
+# Controller to gateway.
+
+
+class ModelCard(Message):
+    """What a gateway must know of a registered model to check a request and to list it."""
+
+    name: str
+    engine: str
+    tier: str
+    tags: tuple[str, ...]
+    api_paths: tuple[str, ...]
+    context_tokens: int
+    parameters: int
+    created_s: int
+    chat: bool
+    tools: bool
+
+
+class KeyCard(Message):
+    """An API key as it is stored: `digest` is the hex SHA-256 of the secret, whose entropy is 256 bit."""
+
+    id: str
+    digest: str
+    scopes: tuple[str, ...]
+    rate_limit_per_min: int | None = None
+
+
+class Welcome(Message):
+    """The controller is there; `instance` changes when it is restarted, and then leases must be renewed."""
+
+    type: Literal["welcome"] = "welcome"
+    version: str
+    instance: str
+
+
+class Catalog(Message):
+    """All registered models and all API keys, as of now."""
+
+    type: Literal["catalog"] = "catalog"
+    models: tuple[ModelCard, ...]
+    keys: tuple[KeyCard, ...]
+
+
+class Route(Message):
+    """
+    Which model was chosen and why.
+
+    Attributes:
+        model: the model chosen.
+        mode: how it was asked for.
+        reasons: sentences, the decisive one first.
+        resident: it was in memory when the decision fell.
+        difficulty: what the request was weighed as.
+        considered: every eligible candidate with its expected seconds to the first token, best first.
+
+    """
+
+    model: str
+    mode: str
+    reasons: tuple[str, ...]
+    resident: bool
+    difficulty: float
+    considered: tuple[tuple[str, float], ...] = ()
+
+
+class Queued(Message):
+    """It waits; `bound_s` is the longest it can take from now, `eta_s` what is likely."""
+
+    type: Literal["queued"] = "queued"
+    id: str
+    model: str
+    position: int
+    eta_s: float
+    bound_s: float
+
+
+class Loading(Message):
+    """Its model is being loaded."""
+
+    type: Literal["loading"] = "loading"
+    id: str
+    model: str
+    eta_s: float
+    evicting: tuple[str, ...] = ()
+
+
+class Granted(Message):
+    """
+    It may talk to the worker at `socket` until it gives the lease back, for `limit_s` at most.
+
+    `upstream_model` is the name the worker's own server expects, `refused_fields` are request fields it does not take.
+    """
+
+    type: Literal["granted"] = "granted"
+    id: str
+    model: str
+    socket: str
+    run: str
+    route: Route | None = None
+    limit_s: float
+    waited_s: float
+    bound_s: float
+    loaded_s: float | None = None
+
+
+class Refused(Message):
+    """It is refused, before anything was sent."""
+
+    type: Literal["refused"] = "refused"
+    id: str
+    reason: Reason
+    message: str
+    retry_after_s: float | None = None
+    details: dict[str, Any] = Field(default_factory=dict)
+
+
+class Revoked(Message):
+    """The lease is over: its worker is gone, or its time is up. `cause` is an `ExitCause` or `time_limit`."""
+
+    type: Literal["revoked"] = "revoked"
+    id: str
+    cause: str
+    message: str
+
+
+class Result(Message):
+    """What a `Call` asked for."""
+
+    type: Literal["result"] = "result"
+    id: str
+    body: Any
+
+
+class Failed(Message):
+    """A `Call` that could not be done."""
+
+    type: Literal["failed"] = "failed"
+    id: str
+    reason: Reason
+    message: str
+    details: dict[str, Any] = Field(default_factory=dict)
+    retry_after_s: float | None = None
+
+
+Request = Annotated[Acquire | Renew | Release | Call, Field(discriminator="type")]
+Reply = Annotated[
+    Welcome | Catalog | Queued | Loading | Granted | Refused | Revoked | Result | Failed, Field(discriminator="type")
+]
+
+_REQUESTS: Final[TypeAdapter[Acquire | Renew | Release | Call]] = TypeAdapter(Request)
+_REPLIES: Final[TypeAdapter[Welcome | Catalog | Queued | Loading | Granted | Refused | Revoked | Result | Failed]] = TypeAdapter(
+    Reply
+)
+
+
+def encode(message: Message) -> bytes:
+    """Write one message as one line."""
+    return message.model_dump_json(exclude_defaults=False).encode() + b"\n"
+
+
+def decode_request(line: bytes) -> Acquire | Renew | Release | Call:
+    """
+    Read what a gateway sent.
+
+    Raises:
+        ProtocolError: the line is no message of ours.
+
+    """
+    try:
+        return _REQUESTS.validate_json(line)
+    except ValidationError as exc:
+        raise ProtocolError(f"wanted acquire, renew, release or call, got {line[:80]!r}: {exc}") from exc
+
+
+def decode_reply(line: bytes) -> Welcome | Catalog | Queued | Loading | Granted | Refused | Revoked | Result | Failed:
+    """
+    Read what the controller sent.
+
+    Raises:
+        ProtocolError: the line is no message of ours.
+
+    """
+    try:
+        return _REPLIES.validate_json(line)
+    except ValidationError as exc:
+        raise ProtocolError(f"wanted an answer of the controller, got {line[:80]!r}: {exc}") from exc
