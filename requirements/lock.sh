@@ -1,0 +1,20 @@
+#!/bin/sh
+# Write the locks anew, with the newest releases the ranges allow: `make lock`.
+#
+# run.lock and transformers.lock are for the images' Python and carry no markers, since pip reads markers as the machine that collects
+# the wheels and not as the image that installs them; dev.lock is for any Python and machine this project is developed on.
+set -eu
+cd "$(dirname "$0")/.."
+PATH=$PWD/.venv/bin:$PATH
+
+lock() {
+    uv pip compile --quiet --upgrade --generate-hashes --no-annotate --no-header --no-emit-index-url "$@"
+}
+
+in_image="--python-version 3.11 --python-platform linux"
+# shellcheck disable=SC2086 # two options, two values
+lock $in_image pyproject.toml --output-file requirements/run.lock
+# shellcheck disable=SC2086
+lock $in_image requirements/transformers.in --constraints requirements/run.lock --output-file requirements/transformers.lock
+lock --universal --python-version 3.11 pyproject.toml --extra dev --extra bench --constraints requirements/run.lock \
+    --output-file requirements/dev.lock
