@@ -90,6 +90,8 @@ class ModelSpec:
         pinned: it is never evicted.
         priority: among models that wait, a higher one is loaded first.
         chat: it has a chat template.
+        lora: adapters applied to the weights, relative to the folder.
+        description: a sentence for people, from `model.toml`.
 
     """
 
@@ -111,6 +113,8 @@ class ModelSpec:
     chat: bool = True
     tools: bool = False
     parameters: int = 0
+    lora: tuple[PurePosixPath, ...] = ()
+    description: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,16 +1,22 @@
 """
 What an engine is: how to run one kind of model, as data.
 
-An engine neither reads files nor talks to anyone. It gets the header of a weights file that somebody else has read, and answers with
-numbers and with the container to make.
+An engine neither reads files nor talks to anyone. It gets the header of a weights file that somebody else has read, and answers
+with numbers and with the container to make.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Protocol
+from types import MappingProxyType
+from typing import Final, Protocol
 
 from controller.spec import ApiPath, Footprint, ModelSpec, WorkerSpec
+
+Options = Mapping[str, str | int | bool]
+"""What `[engines.<name>.options]` sets."""
+
+NO_OPTIONS: Final[Options] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +78,7 @@ class Site:
     run_root: PurePosixPath
     kv_root: PurePosixPath
     threads: int
-    options: Mapping[str, str | int | bool]
+    options: Options = NO_OPTIONS
 
 
 class Engine(Protocol):
@@ -107,7 +113,11 @@ class Engine(Protocol):
         """Say what a model with this header can be asked."""
         ...
 
-    def estimate(self, header: WeightsHeader, *, context_tokens: int, parallel: int) -> Footprint:
+    def check_options(self, options: Options) -> tuple[str, ...]:
+        """Say what is wrong with `[engines.<name>.options]`, one sentence each."""
+        ...
+
+    def estimate(self, header: WeightsHeader, *, context_tokens: int, parallel: int, options: Options = NO_OPTIONS) -> Footprint:
         """Compute the memory it will need."""
         ...
 

@@ -1,0 +1,131 @@
+"""
+Hugging Face checkpoints by our own small server on torch: what nothing else runs, embeddings, and models without a GGUF.
+
+Only safetensors are read: a pickle runs code when it is opened.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Final
+
+from controller.engines import options as option
+from controller.engines.base import NO_OPTIONS, Options, Site, WeightsHeader
+from controller.engines.options import Option
+from controller.spec import ApiPath, Footprint, FootprintSource, ModelSpec, Mount, WorkerSpec
+from controller.units import MIB
+
+MODEL_MOUNT: Final = PurePosixPath("/model")
+RUN_MOUNT: Final = PurePosixPath("/run/worker")
+KV_MOUNT: Final = PurePosixPath("/kv")
+
+OPTIONS: Final[Mapping[str, Option]] = {
+    "interop_threads": Option(default=1, smallest=1, text="threads torch uses to run independent operations side by side"),
+}
+"""What `[engines.transformers.options]` may set."""
+
+RUNTIME_BYTES: Final = 450 * MIB
+"""Python, torch, transformers, the HTTP server and their heaps, before there is a model."""
+VOCABULARY_ENTRY_BYTES: Final = 700
+"""Each entry of the tokenizer, in the tokenizer library's maps."""
+KV_BYTES_PER_VALUE: Final = 2
+"""Keys and values are kept in 16 bits, as the weights are."""
+KV_COPIES: Final = 2
+"""A cache that grows is copied into a longer one, and the allocator does not give the freed blocks back at once."""
+MARGIN: Final = 0.10
+"""Added to everything that is computed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transformers:
+    """Our server on torch and transformers."""
+
+    name: str = "transformers"
+    formats: frozenset[str] = frozenset({"safetensors"})
+    saves_kv: bool = False
+    refused_fields: frozenset[str] = frozenset(
+        {"logprobs", "top_logprobs", "logit_bias", "response_format", "tools", "tool_choice", "functions", "function_call"}
+    )
+    start_timeout_s: float = 120.0
+
+    def api_paths(self, header: WeightsHeader) -> frozenset[ApiPath]:
+        """An embedding model embeds; a generator completes, and chats if it has a template."""
+        if header.embeddings:
+            return frozenset({ApiPath.EMBEDDINGS})
+        return frozenset({ApiPath.COMPLETIONS, ApiPath.CHAT} if header.chat else {ApiPath.COMPLETIONS})
+
+    def check_options(self, options: Options) -> tuple[str, ...]:
+        """Say what is wrong with the options."""
+        return option.problems(self.name, OPTIONS, options)
+
+    def estimate(
+        self,
+        header: WeightsHeader,
+        *,
+        context_tokens: int,
+        parallel: int,
+        options: Options = NO_OPTIONS,  # noqa: ARG002
+    ) -> Footprint:
+        """
+        Add up what the server will hold.
+
+        - weights: the files, mapped or copied, counted once: a copy lets the kernel drop the mapped pages;
+        - KV cache: 2 x layers x KV heads x head length x 2 bytes x tokens of all callers, twice while it grows;
+        - one prompt's activations and attention scores, a layer at a time, and the logits of its last token in 32 bits;
+        - Python with torch, and the tokenizer;
+        - a margin of 10 % on all of that but the weights.
+        """
+        tokens = parallel * context_tokens
+        kv_bytes = (
+            0 if header.embeddings else 2 * header.layers * header.kv_heads * header.head_length * KV_BYTES_PER_VALUE * tokens
+        )
+        activations = context_tokens * (8 * header.embedding_length + 3 * header.feed_forward_length)
+        logits = 0 if header.embeddings else 3 * parallel * header.vocabulary
+        compute_bytes = 4 * (activations + logits)
+        tokenizer_bytes = header.vocabulary * VOCABULARY_ENTRY_BYTES
+        private_bytes = int((KV_COPIES * kv_bytes + compute_bytes + tokenizer_bytes + RUNTIME_BYTES) * (1 + MARGIN))
+        return Footprint(
+            total_bytes=header.weights_bytes + private_bytes,
+            weights_bytes=header.weights_bytes,
+            private_bytes=private_bytes,
+            source=FootprintSource.ESTIMATE,
+        )
+
+    def worker(self, model: ModelSpec, site: Site) -> WorkerSpec:
+        """Describe the container that serves *model*."""
+        run = site.run_root / model.name
+        return WorkerSpec(
+            model=model.name,
+            image=site.image,
+            argv=(
+                *("--socket", str(RUN_MOUNT / "worker.sock")),
+                *("--model", str(MODEL_MOUNT)),
+                *("--model-name", model.name),
+                *("--context-tokens", str(model.context_tokens)),
+                *("--parallel", str(model.parallel)),
+                *("--threads", str(site.threads)),
+                *("--api", ",".join(word for path, word in _API_WORDS.items() if path in model.api_paths)),
+            ),
+            env={
+                "HF_HUB_OFFLINE": "1",
+                "HOME": "/run/worker",
+                "OMP_NUM_THREADS": str(site.threads),
+                "WINDLASS_INTEROP_THREADS": str(option.whole(OPTIONS, site.options, "interop_threads")),
+                # One malloc arena a thread would keep freed memory of every thread for itself.
+                "MALLOC_ARENA_MAX": "2",
+            },
+            mounts=(
+                Mount(source=model.folder, target=MODEL_MOUNT, read_only=True),
+                Mount(source=run, target=RUN_MOUNT, read_only=False),
+                Mount(source=site.kv_root / model.name, target=KV_MOUNT, read_only=False),
+            ),
+            memory_bytes=model.footprint.total_bytes,
+            socket=run / "worker.sock",
+        )
+
+
+_API_WORDS: Final[Mapping[ApiPath, str]] = {
+    ApiPath.CHAT: "chat",
+    ApiPath.COMPLETIONS: "completions",
+    ApiPath.EMBEDDINGS: "embeddings",
+}
