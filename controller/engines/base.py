@@ -6,7 +6,7 @@ with numbers and with the container to make.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import Final, Protocol
@@ -78,7 +78,7 @@ class Site:
     run_root: PurePosixPath
     kv_root: PurePosixPath
     threads: int
-    options: Options = NO_OPTIONS
+    options: Options = field(default_factory=dict)
 
 
 class Engine(Protocol):

@@ -1,8 +1,8 @@
 """
 GGUF models by llama.cpp's own server: the choice on CPUs and on boards of 8 GB or less.
 
-The weights are mapped, never copied: their pages belong to the page cache, cost nothing when the worker is gone, and make the next
-start warm. The rest keeps to that: no repacking into private memory, no prompt cache beside the KV cache, no growth after the start.
+The weights are mapped, never copied: their pages belong to the page cache, cost nothing when the worker is gone, and make the
+next start warm. The rest keeps to that: no repacking into private memory, no prompt cache beside the KV cache, no later growth.
 """
 
 from collections.abc import Mapping
