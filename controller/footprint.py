@@ -1,0 +1,89 @@
+"""
+How many bytes a model needs: what the operator says, else what was measured, else what its engine computes from its header.
+
+The kernel charges a container with its private memory and with the pages of the weights it reads, so a limit must hold both:
+
+    needed = weights + private peak + margin
+
+A measurement replaces the estimate when it is larger, always; when it is smaller, only after the model has been asked for half of
+its context at least once, since buffers that nobody has used yet do not show. It never falls below what was seen, and after the
+kernel killed a run at its limit, the next one gets a quarter more than that limit. Figures are rounded up in steps, so that a
+measurement that creeps by a page does not make the container again.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from controller.spec import Footprint, FootprintSource
+from controller.units import MIB
+
+MARGIN_BYTES: Final = 48 * MIB
+"""Kept above a measured peak: HTTP bodies, page tables, a tokenizer's scratch, the state file being written."""
+STEP_BYTES: Final = 16 * MIB
+"""Measured footprints are multiples of this."""
+TRUSTED_SHARE: Final = 0.5
+"""The share of its context a model must have been asked for before a measurement may lower its footprint."""
+AFTER_OUT_OF_MEMORY: Final = 1.25
+"""The next limit, as a multiple of the one at which the kernel killed the worker."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """
+    What the ledger knows of one model, run by one image of one engine, with one context, on one device.
+
+    Attributes:
+        anon_bytes: the most private memory seen.
+        peak_bytes: the most that was ever charged, pages of files included.
+        longest_tokens: the longest request served, prompt and answer together.
+        out_of_memory_bytes: the largest limit at which the kernel killed it; 0 for never.
+        load_s: seconds from the decision to ready, the recent ones weighing more; 0 if it never became ready.
+        load_worst_s: a slow maximum of the same: a slower load raises it at once, faster ones let it sink.
+        tokens_per_s: decoding speed of one caller, the recent ones weighing more; 0 if unknown.
+        loads: how often it became ready.
+        requests: how many requests it has served.
+
+    """
+
+    anon_bytes: int = 0
+    peak_bytes: int = 0
+    longest_tokens: int = 0
+    out_of_memory_bytes: int = 0
+    load_s: float = 0.0
+    load_worst_s: float = 0.0
+    tokens_per_s: float = 0.0
+    loads: int = 0
+    requests: int = 0
+
+
+def resolve(
+    estimate: Footprint, *, override_bytes: int | None = None, measured: Measured | None = None, context_tokens: int = 0
+) -> Footprint:
+    """
+    Choose the footprint: override, else measurement, else estimate.
+
+    Args:
+        estimate: what the engine computed.
+        override_bytes: `memory` of `model.toml`.
+        measured: what the ledger knows, if it has seen exactly this.
+        context_tokens: the context one caller may fill.
+
+    """
+    if override_bytes is not None:
+        return _split(override_bytes, weights_bytes=estimate.weights_bytes, source=FootprintSource.OVERRIDE)
+    if measured is None or not (measured.anon_bytes or measured.out_of_memory_bytes):
+        return estimate
+    private_bytes = measured.anon_bytes + MARGIN_BYTES if measured.anon_bytes else 0
+    if private_bytes < estimate.private_bytes and measured.longest_tokens < TRUSTED_SHARE * context_tokens:
+        private_bytes = 0
+    total_bytes = estimate.weights_bytes + private_bytes if private_bytes else estimate.total_bytes
+    total_bytes = max(total_bytes, int(measured.out_of_memory_bytes * AFTER_OUT_OF_MEMORY))
+    if total_bytes == estimate.total_bytes:
+        return estimate
+    rounded_bytes = -(-total_bytes // STEP_BYTES) * STEP_BYTES
+    return _split(rounded_bytes, weights_bytes=estimate.weights_bytes, source=FootprintSource.MEASURED)
+
+
+def _split(total_bytes: int, *, weights_bytes: int, source: FootprintSource) -> Footprint:
+    mapped_bytes = min(weights_bytes, total_bytes)
+    return Footprint(total_bytes=total_bytes, weights_bytes=mapped_bytes, private_bytes=total_bytes - mapped_bytes, source=source)
