@@ -1,0 +1,248 @@
+"""
+The bodies of the native API and of the key verbs, as the command line reads them.
+
+Bytes are integers, durations are float seconds, and what is not known is null: a key is always there. Errors of every path are
+`ErrorBody`. The paths:
+
+    GET  /health                      Health             503 when failing
+    GET  /status                      Status
+    GET  /models                      Models
+    GET  /plan/{model}                Plan
+    GET  /models/{model}/logs?tail=n  Logs
+    POST /load_model                  Changed            {"model": ..., "wait": true}
+    POST /unload_model                Changed            {"model": ..., "force": false}
+
+On the controller's socket, as `wire.Call` and the body of `wire.Result`:
+
+    keys.create  {"scopes": [...], "name": str | null, "rate_limit_per_min": int | null}   CreatedKey
+    keys.list    {}                                                                        Keys
+    keys.revoke  {"id": ...}                                                               RevokedKey
+"""
+
+from typing import Literal, TypedDict
+
+State = Literal["ok", "degraded", "failing"]
+ModelState = Literal["resident", "loading", "stopping", "stopped", "on_disk", "failed"]
+
+
+class ErrorDetail(TypedDict):
+    """The inside of an error, as OpenAI's clients expect it, with numbers beside the text where there are some."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+    details: dict[str, object]
+
+
+class ErrorBody(TypedDict):
+    """What every path answers with a status of 400 or more."""
+
+    error: ErrorDetail
+
+
+class Health(TypedDict):
+    """`GET /health`. `reasons` says what is wrong, and is empty when `status` is ok."""
+
+    status: State
+    reasons: list[str]
+    version: str
+
+
+class MemoryStatus(TypedDict):
+    """Memory of the box. `committed_bytes` is what workers hold of the budget, stopping ones included."""
+
+    total_bytes: int
+    available_bytes: int
+    budget_bytes: int
+    committed_bytes: int
+    pressure_some_avg10: float | None
+
+
+class ZoneStatus(TypedDict):
+    """One thermal zone of the kernel."""
+
+    name: str
+    celsius: float
+
+
+class ThermalStatus(TypedDict):
+    """All thermal zones of the box."""
+
+    zones: list[ZoneStatus]
+
+
+class RailStatus(TypedDict):
+    """One measured supply of the board."""
+
+    name: str
+    watts: float
+
+
+class PowerStatus(TypedDict):
+    """All measured supplies; empty where there are no sensors."""
+
+    rails: list[RailStatus]
+
+
+class DiskStatus(TypedDict):
+    """The file system that holds the home directory."""
+
+    home_total_bytes: int
+    home_free_bytes: int
+
+
+class WorkerStatus(TypedDict):
+    """One container. `exit` is how its last run ended: an `ExitCause` and a detail, or null."""
+
+    model: str
+    status: Literal["stopped", "starting", "ready", "stopping"]
+    memory_bytes: int
+    leases: int
+    run_s: float | None
+    anon_bytes: int | None
+    file_bytes: int | None
+    exit: str | None
+
+
+class WaiterStatus(TypedDict):
+    """One caller that waits."""
+
+    id: str
+    model: str
+    position: int
+    eta_s: float
+    bound_s: float
+    waiting_s: float
+    priority: Literal["interactive", "batch"]
+
+
+class Transition(TypedDict):
+    """One load or unload that is under way."""
+
+    model: str
+    kind: Literal["loading", "unloading"]
+    since_s: float
+    expected_s: float | None
+
+
+class Status(TypedDict):
+    """`GET /status`."""
+
+    version: str
+    uptime_s: float
+    state: State
+    reasons: list[str]
+    memory: MemoryStatus
+    thermal: ThermalStatus
+    power: PowerStatus
+    disk: DiskStatus
+    workers: list[WorkerStatus]
+    queue: list[WaiterStatus]
+    transitions: list[Transition]
+
+
+class ModelRow(TypedDict):
+    """One registered model. `reason` says why it is failed or cannot be served; else null."""
+
+    name: str
+    state: ModelState
+    engine: str
+    tier: Literal["small", "medium", "large"]
+    tags: list[str]
+    pinned: bool
+    footprint_bytes: int
+    footprint_source: Literal["override", "measured", "estimate"]
+    weights_bytes: int
+    context_tokens: int
+    parallel: int
+    parameters: int
+    load_s: float
+    tokens_per_s: float | None
+    requests: int
+    failures: int
+    api_paths: list[str]
+    reason: str | None
+
+
+class ProblemRow(TypedDict):
+    """One folder that cannot be served, and why."""
+
+    folder: str
+    text: str
+
+
+class Models(TypedDict):
+    """`GET /models`."""
+
+    models: list[ModelRow]
+    problems: list[ProblemRow]
+
+
+class Eviction(TypedDict):
+    """One model that would leave."""
+
+    model: str
+    bytes: int
+    why: str
+
+
+class Plan(TypedDict):
+    """`GET /plan/{model}`: what a request for it would do now. `free_bytes` is the budget less what is committed."""
+
+    model: str
+    fits: bool
+    resident: bool
+    footprint_bytes: int
+    footprint_source: Literal["override", "measured", "estimate"]
+    budget_bytes: int
+    free_bytes: int
+    evict: list[Eviction]
+    answer: Literal["start", "wait", "refuse"]
+    reason: str
+    load_s: float
+
+
+class Logs(TypedDict):
+    """`GET /models/{model}/logs`: the last lines the worker wrote, as they are."""
+
+    model: str
+    text: str
+
+
+class Changed(TypedDict):
+    """What loading or unloading did: the state now, how long it took, and the bytes it holds or gave back."""
+
+    model: str
+    state: ModelState
+    seconds: float
+    bytes: int
+
+
+class KeyRow(TypedDict):
+    """An API key without its secret, which nobody keeps."""
+
+    id: str
+    name: str | None
+    scopes: list[str]
+    rate_limit_per_min: int | None
+    created_s: float
+
+
+class Keys(TypedDict):
+    """`keys.list`."""
+
+    keys: list[KeyRow]
+
+
+class CreatedKey(KeyRow):
+    """`keys.create`: the one time that the secret is shown."""
+
+    secret: str
+
+
+class RevokedKey(TypedDict):
+    """`keys.revoke`."""
+
+    id: str
+    revoked: bool
