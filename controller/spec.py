@@ -156,5 +156,10 @@ class WorkerSpec:
 
     @property
     def spec_hash(self) -> str:
-        """Twelve hex digits that change when anything above changes; a container that carries another is made again."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True, default=str).encode()).hexdigest()[:12]
+        """
+        Return twelve hex digits that change when anything above does, but for the memory, which has a label of its own.
+
+        A running worker with another hash is replaced; one that only has another limit keeps it until it stops.
+        """
+        parts = {key: value for key, value in asdict(self).items() if key != "memory_bytes"}
+        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:12]

@@ -4,9 +4,9 @@ The messages on the controller's socket: one JSON object a line, each with a `ty
 One connection is one session, and a session carries many leases at once, told apart by `id`. Everything a session holds or waits
 for ends with its connection: if a gateway dies, the kernel closes the socket, and that is the whole of the recovery.
 
-A session starts with `Welcome`, and `Catalog` follows whenever the registered models or the keys change. For every `Acquire` come any
-number of `Queued` and `Loading`, then exactly one `Granted` or `Refused`; after `Granted`, at most one `Revoked`. A `Release` ends the lease
-in any state and is not answered. A `Renew` is answered like an `Acquire`. A `Call` gets one `Result` or `Failed`.
+A session starts with `Welcome`, and `Catalog` follows whenever the registered models or the keys change. For every `Acquire` come
+any number of `Queued` and `Loading`, then exactly one `Granted` or `Refused`; after `Granted`, at most one `Revoked`. A `Release`
+ends the lease in any state and is not answered. A `Renew` is answered like an `Acquire`. A `Call` gets one `Result` or `Failed`.
 """
 
 from typing import Annotated, Any, Final, Literal
@@ -93,7 +93,7 @@ class Call(Message):
     """
     Ask for something that is not a lease.
 
-    Verbs: `status`, `models`, `performance`, `plan`, `load`, `unload`, `optimize`, `logs`, `problems`, `keys.list`, `keys.create`,
+    Verbs: `status`, `models`, `performance`, `plan`, `load`, `unload`, `optimize`, `logs`, `keys.list`, `keys.create` and
     `keys.revoke`.
     """
 
