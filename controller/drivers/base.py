@@ -5,7 +5,7 @@ Two drivers implement it and pass one contract suite: `docker`, and `memory` for
 
 - A driver sees and touches only containers that carry its own owner label.
 - Every verb may fail with `EngineUnavailableError`, before or after its effect; the caller looks again, and never assumes.
-- `create` of a worker that exists, `start` of one that runs and `kill` of one that does not are no errors: the wanted state holds.
+- `create` of a worker that exists, `start` of one that runs and `kill` of one that does not are no errors: what is wanted holds.
 - `start`, `kill` and `usage` of a worker that does not exist raise `ContainerMissingError`; `remove` of one does not.
 - `kill` returns when the engine shows the container as not running.
 """

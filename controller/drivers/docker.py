@@ -1,0 +1,379 @@
+"""
+The Docker driver: the only place that knows the Docker SDK.
+
+The SDK blocks, so every call runs in a thread and has a time limit. What it raises stops here: callers see our own errors.
+Nothing is remembered between calls but the connection, and that is negotiated again after the engine was away.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from typing import Any, Final, TypeVar
+
+import docker
+import docker.errors
+import requests
+import urllib3.exceptions
+
+from controller.drivers.base import Container, EngineEvent, EngineInfo, Usage
+from controller.drivers.cgroup import parse_usage
+from controller.drivers.sealing import container_body, container_name
+from controller.errors import ContainerMissingError, EngineError, EngineUnavailableError
+from controller.spec import LABEL_MEMORY, LABEL_MODEL, LABEL_OWNER, LABEL_SPEC, ModelName, WorkerSpec
+from controller.state import NEVER_RAN, Exit, ExitCause, RunId
+
+_READ_S: Final = 15.0
+"""The time limit of a call that only looks."""
+_CHANGE_S: Final = 60.0
+"""The time limit of a call that changes something: a slow card may take long to make or unmount a container's root."""
+_MARGIN_S: Final = 1.0
+"""How much later than the SDK's own limit we stop waiting for its thread."""
+
+_NEVER: Final = "0001-01-01T00:00:00Z"
+"""How the engine writes the time of something that has not happened."""
+_SIGKILL: Final = 128 + 9
+_SIGTERM: Final = 128 + 15
+_ACTIONS: Final = ("create", "start", "die", "oom", "destroy", "pause", "unpause")
+_CONFLICT: Final = 409
+_AWAY_STATUS: Final = frozenset({502, 503, 504})
+_AWAY_WORDS: Final = ("connection refused", "context deadline exceeded", "transport is closing", "ttrpc: closed", "shutting down")
+"""How the engine says in a 500 that a part of itself is away."""
+
+_T = TypeVar("_T")
+_Client = docker.APIClient
+
+
+class DockerDriver:
+    """
+    Workers as containers of a Docker Engine.
+
+    Args:
+        owner: the value of the owner label; containers with another one, or with none, do not exist for this driver.
+        url: the engine's address; without it `DOCKER_HOST` or the default socket.
+
+    """
+
+    def __init__(self, owner: str, *, url: str | None = None) -> None:
+        """Remember where the engine is; the first call connects."""
+        self._owner = owner
+        self._url = url
+        self._clients: dict[float, _Client] = {}
+        self._connecting = threading.Lock()
+        self._info: EngineInfo | None = None
+        self._streams: set[_Stream] = set()
+
+    async def list(self) -> Sequence[Container]:
+        """Return every container of this owner, running or not, in the order of their models."""
+        return await self._call("list the workers", _READ_S, lambda client: _list(client, self._owner))
+
+    async def create(self, spec: WorkerSpec) -> None:
+        """
+        Make the container and start nothing.
+
+        Raises:
+            EngineError: the image or a mounted directory is not there, or somebody else's container has the name.
+
+        """
+        engine = self._info or await self.info()
+        name = container_name(self._owner, spec.model)
+        body = container_body(spec, owner=self._owner, engine=engine)
+
+        def create(client: _Client) -> None:
+            if self._find(client, spec.model):
+                return
+            try:
+                client.create_container_from_config(body, name)  # type: ignore[no-untyped-call]
+            except docker.errors.ImageNotFound as exc:
+                raise EngineError(f"create {name}: wanted image {spec.image}, the engine has none; run `make images`") from exc
+            except docker.errors.APIError as exc:
+                if exc.status_code != _CONFLICT:
+                    raise
+                if not self._find(client, spec.model):
+                    raise EngineError(
+                        f"create {name}: somebody else has a container of that name, without our label {LABEL_OWNER}; "
+                        "rename it, remove it, or set another `owner`"
+                    ) from exc
+
+        await self._call(f"create {name}", _CHANGE_S, create)
+
+    async def start(self, model: ModelName) -> None:
+        """Start the container that was made before."""
+
+        def start(client: _Client) -> None:
+            container = self._the(client, model)
+            # A paused container refuses to be started, and it runs: then the wanted state holds.
+            with _unless(lambda: _state(client, container)["Running"]):
+                client.start(container)
+
+        await self._call(f"start {model}", _CHANGE_S, start)
+
+    async def kill(self, model: ModelName) -> None:
+        """Send SIGKILL and wait until the engine shows the container as not running."""
+
+        def kill(client: _Client) -> None:
+            container = self._the(client, model)
+            with _unless(lambda: not _state(client, container)["Running"]):
+                client.kill(container, signal="SIGKILL")
+            client.wait(container, condition="not-running", timeout=int(_CHANGE_S))
+
+        await self._call(f"kill {model}", _CHANGE_S, kill)
+
+    async def remove(self, model: ModelName) -> None:
+        """Delete the container, killing it first if it runs."""
+
+        def remove(client: _Client) -> None:
+            for container in self._find(client, model):
+                with suppress(docker.errors.NotFound):
+                    try:
+                        client.remove_container(container, force=True, v=True)
+                    except docker.errors.APIError as exc:
+                        if exc.status_code != _CONFLICT:  # somebody is removing it just now: wait with them
+                            raise
+                        client.wait(container, condition="removed", timeout=int(_CHANGE_S))
+
+        await self._call(f"remove {model}", _CHANGE_S, remove)
+
+    async def usage(self, model: ModelName) -> Usage:
+        """
+        Read the memory of a running container.
+
+        Raises:
+            EngineError: it does not run, or the kernel does not count memory.
+
+        """
+
+        def usage(client: _Client) -> Usage:
+            # `one_shot` spares the engine's second sample, which costs a second and serves only to compute CPU shares.
+            stats = client.stats(self._the(client, model), stream=False, one_shot=True)
+            found = parse_usage(stats.get("memory_stats") or {})
+            if found is None:
+                raise EngineError(f"usage of {model}: wanted its memory, got no figures; it does not run")
+            return found
+
+        return await self._call(f"usage of {model}", _READ_S, usage)
+
+    async def logs(self, model: ModelName, *, tail: int) -> str:
+        """Return the last *tail* lines the worker wrote to its standard output and error."""
+
+        def logs(client: _Client) -> str:
+            raw: bytes = client.logs(self._the(client, model), tail=tail)
+            return raw.decode(errors="replace")
+
+        return await self._call(f"logs of {model}", _READ_S, logs)
+
+    async def info(self) -> EngineInfo:
+        """Ask the engine what it is and what it can enforce."""
+        self._info = await self._call("ask the engine about itself", _READ_S, lambda client: _engine_info(client.info()))
+        return self._info
+
+    def events(self) -> AsyncIterator[EngineEvent]:
+        """
+        Yield what happens to our containers from this call on.
+
+        Ends when the driver is closed; raises `EngineUnavailableError` when the engine goes away.
+        """
+        # The engine replays what happened since, so nothing is lost between this call and the moment the stream is open.
+        return self._follow(since_s=time.time())
+
+    async def close(self) -> None:
+        """Give back connections and threads; containers stay as they are."""
+        for stream in tuple(self._streams):
+            stream.close()
+        self._forget()
+
+    async def _follow(self, *, since_s: float) -> AsyncIterator[EngineEvent]:
+        stream = _Stream(self._connect, owner=self._owner, since_s=since_s)
+        self._streams.add(stream)
+        try:
+            while (item := await stream.items.get()) is not None:
+                if isinstance(item, Exception):
+                    raise item
+                yield item
+        finally:
+            stream.close()
+            self._streams.discard(stream)
+
+    async def _call(self, what: str, limit_s: float, work: Callable[[_Client], _T]) -> _T:
+        def blocking() -> _T:
+            with _our_errors(what):
+                return work(self._client(limit_s))
+
+        try:
+            async with asyncio.timeout(limit_s + _MARGIN_S):
+                return await asyncio.to_thread(blocking)
+        except TimeoutError as exc:
+            self._forget()
+            raise EngineUnavailableError(f"{what}: the engine did not answer in {limit_s:.0f} s; is it overloaded?") from exc
+        except EngineUnavailableError:
+            self._forget()
+            raise
+
+    def _connect(self, limit_s: float) -> _Client:
+        return docker.APIClient(base_url=self._url, version="auto", timeout=int(limit_s))
+
+    def _client(self, limit_s: float) -> _Client:
+        # The SDK's time limit belongs to a client, so there is one client for each of the two limits.
+        with self._connecting:
+            if limit_s not in self._clients:
+                self._clients[limit_s] = self._connect(limit_s)
+            return self._clients[limit_s]
+
+    def _forget(self) -> None:
+        """Drop the connections: the engine may come back as another version, and that is settled when connecting."""
+        clients, self._clients, self._info = self._clients, {}, None
+        for client in clients.values():
+            client.close()
+
+    def _find(self, client: _Client, model: ModelName) -> Sequence[str]:
+        return [found["Id"] for found in client.containers(all=True, filters=_labelled(self._owner, f"{LABEL_MODEL}={model}"))]
+
+    def _the(self, client: _Client, model: ModelName) -> str:
+        found = self._find(client, model)
+        if not found:
+            raise ContainerMissingError(f"wanted the worker of {model}, no container is labelled so; it has to be made first")
+        return found[0]
+
+
+class _Stream:
+    """
+    One open stream of events, read by a thread of its own until either side closes it.
+
+    It does not borrow one of the event loop's threads: they are few, and this one is busy for as long as the stream lives.
+    `items` gets what happens, then `None` if we closed it, or the error that ended it.
+    """
+
+    def __init__(self, connect: Callable[[float], _Client], *, owner: str, since_s: float) -> None:
+        self.items: asyncio.Queue[EngineEvent | Exception | None] = asyncio.Queue()
+        self._loop = asyncio.get_running_loop()
+        self._connect = connect
+        self._owner = owner
+        self._since_s = since_s
+        self._source: Any = None
+        self._closed = False
+        self._lock = threading.Lock()
+        threading.Thread(target=self._run, name="engine-events", daemon=True).start()
+
+    def close(self) -> None:
+        """End the stream; the consumer gets what is already here, and then the end."""
+        with self._lock:
+            already, self._closed = self._closed, True
+            source = self._source
+        if not already:
+            self.items.put_nowait(None)
+        if not already and source is not None:
+            with suppress(OSError):  # the other side may have closed it in this moment
+                source.close()
+
+    def _run(self) -> None:
+        what = "watch the engine"
+        try:
+            with _our_errors(what), closing(self._connect(_READ_S)) as client:
+                self._read(client)
+            raise EngineUnavailableError(f"{what}: it closed the connection; look again when it is back")
+        except EngineError as exc:
+            self._hand_over(exc)
+
+    def _read(self, client: _Client) -> None:
+        filters = {"type": "container", "event": list(_ACTIONS), **_labelled(self._owner)}
+        source: Any = client.events(since=f"{self._since_s:.9f}", filters=filters, decode=True)  # type: ignore[call-overload]
+        with self._lock:
+            self._source = source
+            closed = self._closed
+        if closed:
+            source.close()
+        for event in source:
+            attributes = event.get("Actor", {}).get("Attributes", {})
+            self._hand_over(EngineEvent(model=ModelName(attributes.get(LABEL_MODEL, "")), action=event.get("Action", "")))
+
+    def _hand_over(self, item: EngineEvent | Exception) -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody listens any more
+            self._loop.call_soon_threadsafe(self.items.put_nowait, item)
+
+
+@contextmanager
+def _our_errors(what: str) -> Iterator[None]:
+    """Turn whatever the SDK raises into the errors of the driver's contract."""
+    try:
+        yield
+    except docker.errors.NotFound as exc:
+        raise ContainerMissingError(f"{what}: {exc.explanation}") from exc
+    except docker.errors.APIError as exc:
+        text = str(exc.explanation or exc)
+        if exc.status_code in _AWAY_STATUS or any(words in text.lower() for words in _AWAY_WORDS):
+            raise EngineUnavailableError(f"{what}: the engine answers {exc.status_code}: {text}") from exc
+        raise EngineError(f"{what}: {text}") from exc
+    except (docker.errors.DockerException, requests.RequestException, urllib3.exceptions.HTTPError, OSError) as exc:
+        raise EngineUnavailableError(
+            f"{what}: the engine does not answer ({exc}); is it running, and may we use its socket?"
+        ) from exc
+
+
+@contextmanager
+def _unless(holds: Callable[[], bool]) -> Iterator[None]:
+    """Forgive the engine's refusal if the wanted state holds all the same; that a container is missing is never forgiven."""
+    try:
+        yield
+    except docker.errors.NotFound:
+        raise
+    except docker.errors.APIError:
+        if not holds():
+            raise
+
+
+def _labelled(owner: str, *more: str) -> dict[str, list[str]]:
+    # The model's label is asked for as well: a gateway may carry the owner's, and is no worker.
+    return {"label": [f"{LABEL_OWNER}={owner}", *(more or (LABEL_MODEL,))]}
+
+
+def _list(client: _Client, owner: str) -> Sequence[Container]:
+    found = []
+    for row in client.containers(all=True, filters=_labelled(owner)):
+        with suppress(docker.errors.NotFound):  # removed since it was listed
+            found.append(_container(client.inspect_container(row["Id"])))
+    return sorted(found, key=lambda container: container.model)
+
+
+def _state(client: _Client, container: str) -> Mapping[str, Any]:
+    state: Mapping[str, Any] = client.inspect_container(container)["State"]
+    return state
+
+
+def _container(shown: Mapping[str, Any]) -> Container:
+    labels, state = shown["Config"]["Labels"], shown["State"]
+    run = NEVER_RAN if state["StartedAt"] in {"", _NEVER} else RunId(state["StartedAt"])
+    memory = labels.get(LABEL_MEMORY, "")
+    return Container(
+        model=ModelName(labels[LABEL_MODEL]),
+        running=state["Running"],
+        memory_bytes=int(memory) if memory.isdecimal() else shown["HostConfig"]["Memory"],
+        spec_hash=labels.get(LABEL_SPEC, ""),
+        run=run,
+        exit=None if state["Running"] or run == NEVER_RAN else _exit(state),
+    )
+
+
+def _exit(state: Mapping[str, Any]) -> Exit:
+    code: int = state["ExitCode"]
+    if state["OOMKilled"]:
+        cause = ExitCause.OUT_OF_MEMORY
+    elif code == _SIGKILL:
+        cause = ExitCause.KILLED
+    elif code in {0, _SIGTERM}:
+        cause = ExitCause.STOPPED
+    else:
+        cause = ExitCause.CRASHED
+    return Exit(cause=cause, code=code, detail=state["Error"])
+
+
+def _engine_info(info: Mapping[str, Any]) -> EngineInfo:
+    return EngineInfo(
+        version=info["ServerVersion"],
+        cgroup_version=int(info.get("CgroupVersion") or 1),
+        memory_limits=bool(info.get("MemoryLimit")),
+        swap_limits=bool(info.get("SwapLimit")),
+        runtimes=tuple(sorted(info.get("Runtimes") or ())),
+        storage_driver=info["Driver"],
+        architecture=info["Architecture"],
+    )

@@ -1,0 +1,116 @@
+"""
+What a sealed container is, in the words of the Engine API: a pure function of the worker wanted and the engine at hand.
+
+Everything a worker may do is listed here, and everything else is refused by the kernel. It has no network, no capability and no way
+to gain one; it can write into its run directory, its KV directory, and memory of its own that counts against its limit.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from controller.drivers.base import EngineInfo
+from controller.spec import GROUP_GID, LABEL_MEMORY, LABEL_MODEL, LABEL_OWNER, LABEL_SPEC, WORKER_UID, ModelName, WorkerSpec
+from controller.units import MIB
+
+MIN_MEMORY_BYTES: Final = 6 * MIB
+"""The engine takes no smaller limit."""
+
+_SCRATCH_BYTES: Final = 64 * MIB
+"""Of `/tmp`, and of `/dev/shm`; both are memory and count against the container's limit."""
+_LOG_BYTES: Final = 1 * MIB
+_LOG_FILES: Final = 2
+_OOM_SCORE_ADJ: Final = 500
+"""If the machine runs out in spite of everything, a worker is a better loss than the controller or the engine."""
+_NVIDIA: Final = "nvidia"
+
+Body = dict[str, object]
+
+
+def container_name(owner: str, model: ModelName) -> str:
+    """Return the name of a model's container; it is for people, the labels decide whose container it is."""
+    return f"{owner}-{model}"
+
+
+def container_body(spec: WorkerSpec, *, owner: str, engine: EngineInfo) -> Body:
+    """
+    Return the body of the request that makes *spec*'s container.
+
+    Health check and stop signal of the image are overridden: readiness is asked on the socket, and one signal means stop for all.
+    """
+    requests, runtime, device_env = _gpus(spec.devices, engine.runtimes)
+    return {
+        "Image": spec.image,
+        "Cmd": list(spec.argv),
+        "Env": [f"{key}={value}" for key, value in sorted({**device_env, **spec.env}.items())],
+        "User": f"{WORKER_UID}:{GROUP_GID}",
+        "Hostname": "worker",
+        "Labels": {
+            LABEL_OWNER: owner,
+            LABEL_MODEL: spec.model,
+            LABEL_SPEC: spec.spec_hash,
+            LABEL_MEMORY: str(spec.memory_bytes),
+        },
+        "NetworkDisabled": True,
+        "StopSignal": "SIGTERM",
+        "Healthcheck": {"Test": ["NONE"]},
+        "HostConfig": {
+            "NetworkMode": "none",
+            "ReadonlyRootfs": True,
+            "Privileged": False,
+            "CapDrop": ["ALL"],
+            "SecurityOpt": ["no-new-privileges"],
+            "IpcMode": "private",
+            "Init": False,
+            "RestartPolicy": {"Name": "no"},
+            "PidsLimit": spec.pids_limit,
+            "OomScoreAdj": _OOM_SCORE_ADJ,
+            "ShmSize": _SCRATCH_BYTES,
+            "Tmpfs": {"/tmp": f"rw,noexec,nosuid,nodev,size={_SCRATCH_BYTES},mode=1777"},  # noqa: S108 -- the container's own
+            # A core file holds conversations, and the kernel would write it outside of every limit here.
+            "Ulimits": [{"Name": "core", "Soft": 0, "Hard": 0}],
+            "LogConfig": {"Type": "json-file", "Config": {"max-size": str(_LOG_BYTES), "max-file": str(_LOG_FILES)}},
+            "Mounts": [
+                {"Type": "bind", "Source": str(mount.source), "Target": str(mount.target), "ReadOnly": mount.read_only}
+                for mount in spec.mounts
+            ],
+            "Devices": [
+                {"PathOnHost": node, "PathInContainer": node, "CgroupPermissions": "rw"}
+                for node in spec.devices
+                if node.startswith("/")
+            ],
+            "DeviceRequests": requests,
+            **({"Runtime": runtime} if runtime else {}),
+            **_memory(spec.memory_bytes, engine),
+        },
+    }
+
+
+def _memory(memory_bytes: int, engine: EngineInfo) -> Body:
+    limit_bytes = max(memory_bytes, MIN_MEMORY_BYTES)
+    # Only version 1 knows swappiness per container; with the two limits equal there is no swap in version 2 either.
+    swappiness: Body = {"MemorySwappiness": 0} if engine.cgroup_version == 1 else {}
+    return {"Memory": limit_bytes, "MemorySwap": limit_bytes, **swappiness}
+
+
+def _gpus(devices: Sequence[str], runtimes: Sequence[str]) -> tuple[list[Body], str, Mapping[str, str]]:
+    """
+    Translate device names: `nvidia=all` or `nvidia=0,1`, a CDI name such as `nvidia.com/gpu=all`, or a node such as `/dev/nvmap`.
+
+    `nvidia=` uses NVIDIA's container runtime where the engine has it, since on Jetson that is the way that is documented.
+    """
+    requests: list[Body] = []
+    runtime = ""
+    env: dict[str, str] = {}
+    for device in devices:
+        if device.startswith("/"):
+            continue
+        kind, _, ids = device.partition("=")
+        if "/" in kind:
+            requests.append({"Driver": "cdi", "DeviceIDs": [device]})
+        elif kind == _NVIDIA and _NVIDIA in runtimes:
+            runtime = _NVIDIA
+            env = {"NVIDIA_VISIBLE_DEVICES": ids, "NVIDIA_DRIVER_CAPABILITIES": "compute,utility"}
+        else:
+            chosen: Body = {"Count": -1} if ids == "all" else {"DeviceIDs": ids.split(",")}
+            requests.append({"Driver": kind, "Capabilities": [["gpu"]], **chosen})
+    return requests, runtime, env
