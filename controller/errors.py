@@ -10,6 +10,8 @@ Every error Windlass raises on purpose.
     │   └── ContainerMissingError    the container asked about is not there
     ├── StoreError           the state database or a file of ours cannot be read or written
     ├── ProtocolError        a message on the controller's socket is not one we know
+    ├── UnreachableError     the command line cannot reach the gateway or the controller
+    ├── AnswerError          the gateway or the controller answered the command line with an error
     └── RefusedError         a request is refused, with the reason and, where it makes sense, when to come back
 
 A text says what was wanted, what came, and what to do. HTTP statuses exist in `gateway/problems.py` alone; a refusal carries
@@ -65,6 +67,27 @@ class StoreError(WindlassError):
 
 class ProtocolError(WindlassError):
     """A message on the controller's socket is not one we know."""
+
+
+class UnreachableError(WindlassError):
+    """The gateway or the controller cannot be reached from the command line: not started, elsewhere, or no permission."""
+
+
+class AnswerError(WindlassError):
+    """
+    The gateway or the controller answered the command line with an error.
+
+    Attributes:
+        code: the machine-readable kind of it, if it had one.
+        refused: it was refused as it was asked; otherwise it was tried and failed.
+
+    """
+
+    def __init__(self, message: str, *, code: str | None, refused: bool) -> None:
+        """Keep the parts beside the text: the exit code depends on them."""
+        super().__init__(message)
+        self.code = code
+        self.refused = refused
 
 
 class Reason(enum.StrEnum):

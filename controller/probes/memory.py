@@ -1,0 +1,77 @@
+"""
+Memory of the box, and how hard it is to get.
+
+Budgets are made from `available`, never from `free`: the pages of files that nobody uses count as free for the asking.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+_ROOT: Final = Path("/")
+_AVG10: Final = re.compile(r"^(some|full) avg10=(\d+(?:\.\d+)?)", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryReading:
+    """
+    Memory at one moment.
+
+    Attributes:
+        total_bytes: what the kernel manages.
+        available_bytes: what could be had without swapping.
+        swap_total_bytes: all swap areas together.
+        swap_used_bytes: what is in them.
+        zram_bytes: the part of the swap that is compressed memory.
+        pressure_some_avg10: percent of the last ten seconds in which somebody waited for memory, where the kernel counts it.
+        pressure_full_avg10: the same for everybody waiting at once.
+
+    """
+
+    total_bytes: int
+    available_bytes: int
+    swap_total_bytes: int
+    swap_used_bytes: int
+    zram_bytes: int
+    pressure_some_avg10: float | None
+    pressure_full_avg10: float | None
+
+
+def read_memory(*, root: Path = _ROOT) -> MemoryReading:
+    """
+    Read what the kernel says about memory now.
+
+    Total, available and swap are those of the running kernel; pressure and zram are looked for under *root*.
+    """
+    memory = psutil.virtual_memory()
+    swap = psutil.swap_memory()
+    pressure = _read_pressure(root / "proc/pressure/memory")
+    return MemoryReading(
+        total_bytes=memory.total,
+        available_bytes=memory.available,
+        swap_total_bytes=swap.total,
+        swap_used_bytes=swap.used,
+        zram_bytes=_read_zram(root / "proc/swaps"),
+        pressure_some_avg10=pressure.get("some"),
+        pressure_full_avg10=pressure.get("full"),
+    )
+
+
+def _read_pressure(path: Path) -> dict[str, float]:
+    try:
+        text = path.read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError):  # built without PSI, or booted with psi=0: the file is missing, or reading it fails
+        return {}
+    return {kind: float(percent) for kind, percent in _AVG10.findall(text)}
+
+
+def _read_zram(path: Path) -> int:
+    try:
+        rows = path.read_text(encoding="utf-8", errors="replace").splitlines()[1:]
+    except OSError:
+        return 0
+    fields = [row.split() for row in rows]
+    return sum(int(row[2]) * 1024 for row in fields if len(row) > 2 and "zram" in row[0] and row[2].isdigit())
