@@ -3,7 +3,7 @@ The state database: one SQLite file. A power cut, a full disk or a bad sector mu
 
 - Write-ahead log with `synchronous=FULL`: what was written is on the disk when the call returns. Writes are rare (a key made, a
   ledger flushed), so nothing is gained by less.
-- A file that is no database, or whose pages contradict each other, is moved aside as `state.db.corrupt-<UTC>`, and a new one made.
+- A file that is no database, or whose pages contradict each other, is moved aside as `state.db.corrupt-<UTC>` and replaced.
 - A file that cannot be written is read into memory, and work goes on from there without being kept; `problem` says so.
 - Schema changes only ever add: after an update is rolled back, the older program reads what the newer one wrote.
 """
