@@ -1,8 +1,8 @@
 """
 A small client of the native API, for the command line.
 
-It speaks HTTP with the standard library alone, so that a verb starts quickly, and turns whatever goes wrong into one of two errors:
-nobody answered, or the answer was an error.
+It speaks HTTP with the standard library alone, so that a verb starts quickly, and turns whatever goes wrong into one of two
+errors: nobody answered, or the answer was an error.
 """
 
 import http.client

@@ -1,7 +1,7 @@
 """One question to the controller over its own socket: what the gateway must not be able to answer, such as making API keys."""
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
 from typing import Any, Final
 
@@ -37,16 +37,16 @@ def call(socket_path: PurePosixPath, verb: str, arguments: Mapping[str, object])
         ) from exc
 
 
-def _result(readline: Any, socket_path: PurePosixPath) -> Any:  # noqa: ANN401
+def _result(readline: Callable[[int], bytes], socket_path: PurePosixPath) -> Any:  # noqa: ANN401
     while line := readline(wire.MAX_LINE_BYTES):
         try:
             reply = wire.decode_reply(line)
         except ProtocolError as exc:
             raise AnswerError(f"{socket_path} speaks another version of the protocol: {exc}", code=None, refused=False) from exc
         match reply:
-            case wire.Result(id=_CALL_ID, body=body):
+            case wire.Result(id=answered, body=body) if answered == _CALL_ID:
                 return body
-            case wire.Failed(id=_CALL_ID, message=message, reason=reason):
+            case wire.Failed(id=answered, message=message, reason=reason) if answered == _CALL_ID:
                 raise AnswerError(message, code=reason, refused=True)
             case _:
                 continue  # the welcome and the catalog come unasked

@@ -14,7 +14,7 @@ Bytes are integers, durations are float seconds, and what is not known is null: 
 
 On the controller's socket, as `wire.Call` and the body of `wire.Result`:
 
-    keys.create  {"scopes": [...], "name": str | null, "rate_limit_per_min": int | null}   CreatedKey
+    keys.create  {"scopes": [...], "name": str, "rate_limit_per_min": int | null}   CreatedKey
     keys.list    {}                                                                        Keys
     keys.revoke  {"id": ...}                                                               RevokedKey
 """
@@ -220,13 +220,13 @@ class Changed(TypedDict):
 
 
 class KeyRow(TypedDict):
-    """An API key without its secret, which nobody keeps."""
+    """A good API key without its secret, which nobody keeps. `created_at` is UTC, ISO 8601."""
 
     id: str
-    name: str | None
+    name: str
     scopes: list[str]
     rate_limit_per_min: int | None
-    created_s: float
+    created_at: str
 
 
 class Keys(TypedDict):

@@ -54,7 +54,14 @@ def read_disk(path: PurePath, *, root: Path = _ROOT) -> DiskReading:
 
 def nearest_existing(path: PurePath) -> Path:
     """Return *path* or the nearest folder above it that exists."""
-    return next(folder for folder in (Path(path), *Path(path).parents, Path("/")) if folder.exists())
+    return next(folder for folder in (Path(path), *Path(path).parents, Path("/")) if _exists(folder))
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a folder above it may not be looked into
+        return False
 
 
 def _kind_of_device(device: int, *, root: Path) -> DiskKind:

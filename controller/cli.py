@@ -1,0 +1,371 @@
+"""
+The verbs of `windlass`.
+
+Tables for people, `--json` for programs. Heavy modules are imported by the verbs that need them, so that each starts quickly.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
+
+import typer
+
+from controller.errors import AnswerError, ConfigError, UnreachableError, WindlassError
+
+if TYPE_CHECKING:
+    from controller.config import Settings
+    from controller.ops.client import Api
+
+EXIT_FAILED: Final = 1
+EXIT_USAGE: Final = 2
+EXIT_UNREACHABLE: Final = 3
+EXIT_REFUSED: Final = 4
+EXIT_INTERRUPTED: Final = 130
+
+_EPILOG: Final = (
+    "Exit codes: 0 it worked; 1 it was tried and failed, or problems were found; 2 the command line or the configuration is "
+    "wrong; 3 the gateway or the controller cannot be reached; 4 it was refused.\n\n"
+    "Environment: WINDLASS_URL (the gateway, http://127.0.0.1:8000 by default), WINDLASS_API_KEY (a key for it), "
+    "WINDLASS_CONFIG, WINDLASS_HOME, WINDLASS_RUN."
+)
+
+_WIDE: Final = 200
+"""Columns of a table that goes into a file or a pipe."""
+
+app = typer.Typer(
+    help="Many models on disk, a few in memory, one API in front.",
+    epilog=_EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+keys_app = typer.Typer(help="Make, list and revoke API keys, on the box itself.", no_args_is_help=True)
+app.add_typer(keys_app, name="keys")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Url = Annotated[str | None, typer.Option("--url", envvar="WINDLASS_URL", help="Where the gateway is.", show_default=False)]
+Config = Annotated[Path | None, typer.Option("--config", envvar="WINDLASS_CONFIG", help="The configuration file.")]
+Model = Annotated[str, typer.Argument(help="The model's name.", show_default=False)]
+
+
+def main() -> NoReturn:
+    """Run one verb and exit with the code that says how it went; an error of ours is told in words, never by a traceback."""
+    try:
+        app()
+    except WindlassError as exc:
+        typer.echo(f"windlass: {exc}", err=True)
+        sys.exit(exit_code(exc))
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough; what is still buffered must not fail again at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    raise AssertionError("typer exits by itself")
+
+
+def exit_code(exc: WindlassError) -> int:
+    """Return the exit code for an error."""
+    match exc:
+        case UnreachableError():
+            return EXIT_UNREACHABLE
+        case AnswerError(refused=True):
+            return EXIT_REFUSED
+        case ConfigError():
+            return EXIT_USAGE
+        case _:
+            return EXIT_FAILED
+
+
+# The two processes of the appliance.
+
+
+@app.command(rich_help_panel="On the box")
+def serve(config: Config = None) -> None:
+    """Run the controller: the only owner of the container engine."""
+    settings = _settings(config)
+    _configure_logs(settings)
+    from controller import app as controller_app  # noqa: PLC0415
+
+    controller_app.run(settings)
+
+
+@app.command(rich_help_panel="On the box")
+def gateway(config: Config = None) -> None:
+    """Run a gateway: the HTTP API, without any right to the container engine."""
+    settings = _settings(config)
+    _configure_logs(settings)
+    from controller.gateway import app as gateway_app  # noqa: PLC0415
+
+    gateway_app.run(settings)
+
+
+@app.command(rich_help_panel="On the box")
+def check(config: Config = None, *, as_json: AsJson = False) -> None:
+    """List every problem of configuration and host, with what to do about it. Exits with 1 if one of them is an error."""
+    from controller.ops import check as checks  # noqa: PLC0415
+    from controller.ops import survey  # noqa: PLC0415
+
+    findings = checks.findings(survey.survey(os.environ, config=config))
+    failed = any(finding.severity is checks.Severity.ERROR for finding in findings)
+    if as_json:
+        _print_json({"ok": not failed, "findings": [finding.as_json() for finding in findings]})
+    else:
+        from controller.ops import tables  # noqa: PLC0415
+
+        _print(tables.findings_lines(findings))
+    if failed:
+        raise typer.Exit(EXIT_FAILED)
+
+
+# Questions to the gateway.
+
+
+@app.command(rich_help_panel="Look")
+def ps(url: Url = None, *, as_json: AsJson = False) -> None:
+    """List the workers: what runs, the memory it holds, and who waits."""
+
+    def render(status: Any) -> Iterable[object]:  # noqa: ANN401
+        from controller.ops import tables  # noqa: PLC0415
+
+        yield tables.workers_table(status["workers"])
+        if status["queue"]:
+            yield ""
+            yield tables.queue_table(status["queue"])
+
+    _show(_api(url).get("/status"), render, as_json=as_json)
+
+
+@app.command(rich_help_panel="Look")
+def models(url: Url = None, *, as_json: AsJson = False) -> None:
+    """List every registered model, and every folder that cannot be served."""
+
+    def render(body: Any) -> Iterable[object]:  # noqa: ANN401
+        from controller.ops import tables  # noqa: PLC0415
+
+        yield tables.models_table(body["models"])
+        yield from tables.model_notes(body)
+
+    _show(_api(url).get("/models"), render, as_json=as_json)
+
+
+@app.command(rich_help_panel="Look")
+def status(url: Url = None, *, as_json: AsJson = False) -> None:
+    """Say how the box is doing: memory, disk, heat, workers, queue. Exits with 1 when it is failing."""
+
+    def render(body: Any) -> Iterable[object]:  # noqa: ANN401
+        from controller.ops import tables  # noqa: PLC0415
+
+        return tables.status_lines(body)
+
+    body = _api(url).get("/status")
+    _show(body, render, as_json=as_json)
+    if body["state"] == "failing":
+        raise typer.Exit(EXIT_FAILED)
+
+
+@app.command(rich_help_panel="Look")
+def plan(model: Model, url: Url = None, *, as_json: AsJson = False) -> None:
+    """Say what a request for a model would do now: what would be evicted and why. Exits with 4 if it would be refused."""
+    from controller.ops.client import segment  # noqa: PLC0415
+
+    def render(body: Any) -> Iterable[object]:  # noqa: ANN401
+        from controller.ops import tables  # noqa: PLC0415
+
+        return tables.plan_lines(body)
+
+    body = _api(url).get(f"/plan/{segment(model)}")
+    _show(body, render, as_json=as_json)
+    if body["answer"] == "refuse":
+        raise typer.Exit(EXIT_REFUSED)
+
+
+@app.command(rich_help_panel="Look")
+def logs(
+    model: Model,
+    url: Url = None,
+    *,
+    tail: Annotated[int, typer.Option(min=1, max=10_000, help="How many lines, from the end.")] = 100,
+    as_json: AsJson = False,
+) -> None:
+    """Print what a model's worker wrote."""
+    from controller.ops.client import segment  # noqa: PLC0415
+
+    body = _api(url).get(f"/models/{segment(model)}/logs", query={"tail": tail})
+    if as_json:
+        _print_json(body)
+    else:
+        typer.echo(body["text"].rstrip("\n"))
+
+
+# Changes.
+
+
+@app.command(rich_help_panel="Change")
+def load(
+    model: Model,
+    url: Url = None,
+    *,
+    wait: Annotated[bool, typer.Option(help="Come back when it is resident, or at once.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Load a model, evicting others if it must be."""
+    _change(_api(url).post("/load_model", {"model": model, "wait": wait}), as_json=as_json)
+
+
+@app.command(rich_help_panel="Change")
+def unload(
+    model: Model,
+    url: Url = None,
+    *,
+    force: Annotated[bool, typer.Option("--force", help="Even if it is pinned, or busy: its callers get an error.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Unload a model and give its memory back."""
+    _change(_api(url).post("/unload_model", {"model": model, "force": force}), as_json=as_json)
+
+
+@app.command(rich_help_panel="Change")
+def ask(
+    model: Annotated[str, typer.Argument(help="The model's name, or `auto`.", show_default=False)],
+    prompt: Annotated[str, typer.Argument(help="What to ask; `-` reads it from standard input.", show_default=False)],
+    url: Url = None,
+    *,
+    max_tokens: Annotated[int, typer.Option(min=1, help="The longest answer.")] = 512,
+) -> None:
+    """Ask a model one question and print the answer as it comes."""
+    text = sys.stdin.read() if prompt == "-" else prompt
+    request = {
+        "model": model,
+        "messages": [{"role": "user", "content": text}],
+        "max_tokens": max_tokens,
+        "stream": True,
+    }
+    for event in _api(url).stream("/v1/chat/completions", request):
+        for choice in event.get("choices") or ():
+            typer.echo(choice["delta"].get("content") or "", nl=False)
+    typer.echo()
+
+
+@keys_app.command("create")
+def create_key(
+    scopes: Annotated[
+        list[str] | None, typer.Option("--scope", help="`inference` or `admin`; may be given twice.", show_default="inference")
+    ] = None,
+    name: Annotated[str, typer.Option(help="Whose key it is, for the list.")] = "",
+    rate_limit_per_min: Annotated[int | None, typer.Option("--rate-limit", min=1, help="Requests a minute.")] = None,
+    config: Config = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Make a key and print its secret: this is the only time that it is shown."""
+    wanted = scopes or ["inference"]
+    if unknown := sorted(set(wanted) - {"inference", "admin"}):
+        raise typer.BadParameter(f"wanted inference or admin, got {', '.join(unknown)}", param_hint="--scope")
+    body = _call(config, "keys.create", {"scopes": wanted, "name": name, "rate_limit_per_min": rate_limit_per_min})
+    if as_json:
+        _print_json(body)
+    else:
+        typer.echo(body["secret"])
+        typer.echo(f"Key {body['id']} for {', '.join(body['scopes'])}. Keep the secret: it cannot be shown again.", err=True)
+
+
+@keys_app.command("list")
+def list_keys(config: Config = None, *, as_json: AsJson = False) -> None:
+    """List the keys, without their secrets."""
+
+    def render(body: Any) -> Iterable[object]:  # noqa: ANN401
+        from controller.ops import tables  # noqa: PLC0415
+
+        yield tables.keys_table(body["keys"])
+
+    _show(_call(config, "keys.list", {}), render, as_json=as_json)
+
+
+@keys_app.command("revoke")
+def revoke_key(
+    key: Annotated[str, typer.Argument(metavar="ID", help="The key's id, from the list.", show_default=False)],
+    config: Config = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Revoke a key: requests that carry it are refused from now on."""
+    body = _call(config, "keys.revoke", {"id": key})
+    if as_json:
+        _print_json(body)
+    else:
+        typer.echo(f"{body['id']} is revoked")
+
+
+@app.command(rich_help_panel="Look")
+def version(*, as_json: AsJson = False) -> None:
+    """Print the version of this command."""
+    from controller import __version__  # noqa: PLC0415
+
+    if as_json:
+        _print_json({"version": __version__})
+    else:
+        typer.echo(f"windlass {__version__}")
+
+
+def _settings(config: Path | None) -> "Settings":
+    from controller.config import load_settings  # noqa: PLC0415
+
+    return load_settings(os.environ, path=config)
+
+
+def _configure_logs(settings: "Settings") -> None:
+    from controller import telemetry  # noqa: PLC0415
+
+    telemetry.configure(level=settings.log.level, json_lines=settings.log.json_lines)
+
+
+def _api(url: str | None) -> "Api":
+    from controller.ops.client import DEFAULT_URL, Api  # noqa: PLC0415
+
+    return Api(url or DEFAULT_URL, key=os.environ.get("WINDLASS_API_KEY"))
+
+
+def _call(config: Path | None, verb: str, arguments: dict[str, object]) -> Any:  # noqa: ANN401
+    from controller.ops.control import call  # noqa: PLC0415
+
+    return call(_settings(config).run / "controller.sock", verb, arguments)
+
+
+def _change(body: Any, *, as_json: bool) -> None:  # noqa: ANN401
+    def render(changed: Any) -> Iterable[object]:  # noqa: ANN401
+        from controller.ops import tables  # noqa: PLC0415
+
+        yield tables.changed_line(changed)
+
+    _show(body, render, as_json=as_json)
+    if body["state"] == "failed":
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _show(body: Any, render: Callable[[Any], Iterable[object]], *, as_json: bool) -> None:  # noqa: ANN401
+    """Print *body* for programs or for people."""
+    if as_json:
+        _print_json(body)
+        return
+    try:
+        parts = list(render(body))
+    except (LookupError, TypeError, AttributeError, ValueError) as exc:
+        raise AnswerError(
+            f"the answer has another shape than this version knows ({exc!r}); are gateway and command of one version?",
+            code=None,
+            refused=False,
+        ) from exc
+    _print(parts)
+
+
+def _print(parts: Iterable[object]) -> None:
+    from rich.console import Console  # noqa: PLC0415
+
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
+    for part in parts:
+        console.print(part, soft_wrap=isinstance(part, str))
+
+
+def _print_json(body: object) -> None:
+    typer.echo(json.dumps(body, indent=2))

@@ -1,0 +1,172 @@
+"""Look at configuration and host for `windlass check`: every fact once, nothing judged, nothing changed."""
+
+import asyncio
+import errno
+import http.client
+import os
+import socket
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Final
+from urllib.parse import quote
+
+from controller.config import Settings, load_settings
+from controller.drivers.base import EngineInfo
+from controller.drivers.docker import DockerDriver
+from controller.errors import ConfigError, EngineError, WindlassError
+from controller.ops import control
+from controller.ops.check import Access, EngineFacts, Facts, Port, split_listen
+from controller.ops.client import Api
+from controller.probes.host import nearest_existing, read_disk
+from controller.probes.memory import read_memory
+from controller.spec import ModelSpec
+from controller.store.catalog import Scanner
+
+_ENGINE_SOCKET: Final = "/var/run/docker.sock"
+_ENGINE_PATIENCE_S: Final = 10.0
+_NOT_FOUND: Final = 404
+_FIRST_FREE_PORT: Final = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+
+
+def survey(environ: Mapping[str, str], *, config: Path | None) -> Facts:
+    """Look at everything. What cannot be looked at is a fact, too."""
+    settings, problems = _settings(environ, config)
+    models, folder_problems, engine_problems = _models(settings)
+    return Facts(
+        config_problems=(*problems, *engine_problems),
+        settings=settings,
+        memory=read_memory(),
+        home=read_access(settings.home),
+        run=read_access(settings.run),
+        disk=read_disk(settings.home),
+        engine=_engine(environ, settings, {model.engine for model in models}),
+        port=read_port(settings.gateway.listen),
+        key_count=_key_count(settings),
+        models=models,
+        folder_problems=folder_problems,
+    )
+
+
+def read_access(path: PurePosixPath) -> Access:
+    """Tell what can be done with a folder that exists, or would be made."""
+    existing = nearest_existing(path)
+    if not existing.is_dir():
+        return Access.NOT_A_FOLDER
+    if os.statvfs(existing).f_flag & os.ST_RDONLY:
+        return Access.READ_ONLY
+    return Access.WRITABLE if os.access(existing, os.W_OK | os.X_OK) else Access.FORBIDDEN
+
+
+def read_port(listen: str) -> Port:
+    """Tell who has an address, by trying to listen there for a moment."""
+    address = split_listen(listen)
+    if address is None:
+        return Port.FREE
+    host, port = address
+    if port < _first_free_port():
+        return Port.FORBIDDEN
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+            probe.listen(1)
+    except OSError as exc:
+        if exc.errno == errno.EADDRINUSE:
+            return Port.OURS if _answers_like_us(host, port) else Port.TAKEN
+        return Port.NO_ADDRESS
+    return Port.FREE
+
+
+def find_missing_images(tags: Mapping[str, str], engine_socket: PurePosixPath) -> tuple[tuple[str, str], ...] | None:
+    """Return the engines (name and image tag) whose image is not there; `None` if the container engine cannot be asked."""
+    try:
+        return tuple((name, tag) for name, tag in sorted(tags.items()) if not _has_image(tag, engine_socket))
+    except (OSError, http.client.HTTPException):
+        return None
+
+
+def _settings(environ: Mapping[str, str], config: Path | None) -> tuple[Settings, tuple[str, ...]]:
+    try:
+        return load_settings(environ, path=config), ()
+    except ConfigError as exc:
+        return Settings(), exc.problems
+
+
+def _models(settings: Settings) -> tuple[tuple[ModelSpec, ...], tuple[tuple[str, str], ...], tuple[str, ...]]:
+    """Return what can be served, which folders cannot, and what the engines' settings have wrong."""
+    folder = settings.home / "models"
+    try:
+        scanner = Scanner(settings)
+    except ConfigError as exc:
+        return (), (), exc.problems
+    if nearest_existing(folder) != Path(folder):
+        return (), (), ()  # it is made at the first start
+    catalog = scanner.scan()
+    return catalog.models, tuple((problem.folder, problem.text) for problem in catalog.problems), ()
+
+
+def _engine(environ: Mapping[str, str], settings: Settings, engines: Iterable[str]) -> EngineFacts:
+    try:
+        info = asyncio.run(_ask_engine(settings.owner))
+    except EngineError as exc:
+        return EngineFacts(problem=str(exc))
+    address = environ.get("DOCKER_HOST") or f"unix://{_ENGINE_SOCKET}"
+    if not address.startswith("unix://"):
+        return EngineFacts(info=info)
+    tags = {name: settings.engine(name).image for name in engines}
+    return EngineFacts(info=info, missing_images=find_missing_images(tags, PurePosixPath(address.removeprefix("unix://"))))
+
+
+async def _ask_engine(owner: str) -> EngineInfo:
+    driver = DockerDriver(owner)
+    try:
+        return await driver.info()
+    finally:
+        await driver.close()
+
+
+class _EngineConnection(http.client.HTTPConnection):
+    """HTTP over the engine's Unix socket: looking for an image is no verb of a driver, and needs no SDK."""
+
+    def __init__(self, path: PurePosixPath) -> None:
+        super().__init__("localhost", timeout=_ENGINE_PATIENCE_S)
+        self._path = path
+
+    def connect(self) -> None:
+        """Connect to the socket instead of to a host."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+def _has_image(tag: str, engine_socket: PurePosixPath) -> bool:
+    connection = _EngineConnection(engine_socket)
+    try:
+        connection.request("GET", f"/images/{quote(tag, safe='')}/json")
+        return connection.getresponse().status != _NOT_FOUND
+    finally:
+        connection.close()
+
+
+def _key_count(settings: Settings) -> int | None:
+    try:
+        return len(control.call(settings.run / "controller.sock", "keys.list", {})["keys"])
+    except (WindlassError, LookupError, TypeError):
+        return None
+
+
+def _answers_like_us(host: str, port: int) -> bool:
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104 - to connect to
+    try:
+        health = Api(f"http://{reachable}:{port}").health()
+    except WindlassError:
+        return False
+    return isinstance(health, dict) and health.get("status") in {"ok", "degraded", "failing"}
+
+
+def _first_free_port() -> int:
+    try:
+        return int(_FIRST_FREE_PORT.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return 1024

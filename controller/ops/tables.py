@@ -1,0 +1,208 @@
+"""What the verbs print for people. Data in, something to print out; nothing here asks anybody."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+from rich.markup import escape
+from rich.table import Table
+
+from controller.ops.check import Finding
+from controller.ops.shapes import Changed, KeyRow, ModelRow, Models, Plan, Status, WaiterStatus, WorkerStatus
+from controller.units import format_bytes, format_seconds
+
+_COLORS: Final[Mapping[str, str]] = {
+    "ok": "green",
+    "ready": "green",
+    "resident": "green",
+    "degraded": "yellow",
+    "warning": "yellow",
+    "starting": "yellow",
+    "loading": "yellow",
+    "stopping": "yellow",
+    "failing": "red",
+    "failed": "red",
+    "error": "red",
+}
+
+_NOTHING: Final = "-"
+
+
+def colored(word: str) -> str:
+    """Mark *word* with the colour of its meaning."""
+    color = _COLORS.get(word)
+    return f"[{color}]{escape(word)}[/{color}]" if color else escape(word)
+
+
+def workers_table(workers: Sequence[WorkerStatus]) -> Table:
+    """Show the containers: `windlass ps`."""
+    table = _table("model", "status", ">budget", ">private", ">files", ">leases", ">up", "last exit")
+    for worker in sorted(workers, key=lambda one: (one["status"] == "stopped", one["model"])):
+        table.add_row(
+            escape(worker["model"]),
+            colored(worker["status"]),
+            format_bytes(worker["memory_bytes"]),
+            _bytes(worker["anon_bytes"]),
+            _bytes(worker["file_bytes"]),
+            str(worker["leases"]),
+            _seconds(worker["run_s"]),
+            escape(worker["exit"] or _NOTHING),
+        )
+    return table
+
+
+def queue_table(queue: Sequence[WaiterStatus]) -> Table:
+    """Show who waits, and for how long at most."""
+    table = _table(">place", "model", ">waiting", ">likely in", ">at most", "priority", "request")
+    for waiter in sorted(queue, key=lambda one: (one["model"], one["position"])):
+        table.add_row(
+            str(waiter["position"]),
+            escape(waiter["model"]),
+            format_seconds(waiter["waiting_s"]),
+            format_seconds(waiter["eta_s"]),
+            format_seconds(waiter["bound_s"]),
+            escape(waiter["priority"]),
+            escape(waiter["id"]),
+        )
+    return table
+
+
+def models_table(models: Sequence[ModelRow]) -> Table:
+    """Show every registered model: `windlass models`."""
+    table = _table("model", "state", "engine", "tier", ">memory", ">context", ">load", ">tok/s", ">asked", ">failed", "tags")
+    for model in sorted(models, key=lambda one: one["name"]):
+        table.add_row(
+            escape(model["name"]),
+            colored(model["state"]) + (" (pinned)" if model["pinned"] else ""),
+            escape(model["engine"]),
+            escape(model["tier"]),
+            f"{format_bytes(model['footprint_bytes'])} {_SOURCES.get(model['footprint_source'], '')}".rstrip(),
+            f"{model['context_tokens']}" + (f" x {model['parallel']}" if model["parallel"] > 1 else ""),
+            format_seconds(model["load_s"]),
+            _NOTHING if model["tokens_per_s"] is None else f"{model['tokens_per_s']:.1f}",
+            str(model["requests"]),
+            str(model["failures"]),
+            escape(", ".join(model["tags"])) or _NOTHING,
+        )
+    return table
+
+
+_SOURCES: Final[Mapping[str, str]] = {"estimate": "(est.)", "override": "(set)"}
+
+
+def model_notes(body: Models) -> list[str]:
+    """Say what is wrong with models and folders, a line each."""
+    broken = [
+        f"{colored('failed')}: {escape(model['name'])}: {escape(model['reason'])}" for model in body["models"] if model["reason"]
+    ]
+    folders = [f"{colored('error')}: {escape(row['folder'])}: {escape(row['text'])}" for row in body["problems"]]
+    return broken + folders
+
+
+def status_lines(status: Status) -> list[str]:
+    """Say how the box is doing: `windlass status`."""
+    memory, disk = status["memory"], status["disk"]
+    pressure = "unknown" if memory["pressure_some_avg10"] is None else f"{memory['pressure_some_avg10']:.1f} %"
+    hottest = max(status["thermal"]["zones"], key=lambda zone: zone["celsius"], default=None)
+    watts = ", ".join(f"{escape(rail['name'])} {rail['watts']:.1f} W" for rail in status["power"]["rails"])
+    counts = _counts(worker["status"] for worker in status["workers"])
+    return [
+        f"windlass {escape(status['version'])}, {colored(status['state'])}, up {format_seconds(status['uptime_s'])}",
+        *(f"  {escape(reason)}" for reason in status["reasons"]),
+        f"memory   {format_bytes(memory['committed_bytes'])} of a budget of {format_bytes(memory['budget_bytes'])} committed; "
+        f"{format_bytes(memory['available_bytes'])} of {format_bytes(memory['total_bytes'])} available; pressure {pressure}",
+        f"disk     {format_bytes(disk['home_free_bytes'])} of {format_bytes(disk['home_total_bytes'])} free",
+        *([f"heat     {escape(hottest['name'])} {hottest['celsius']:.0f} degrees C"] if hottest else []),
+        *([f"power    {watts}"] if watts else []),
+        f"workers  {counts or 'none'}",
+        f"queue    {_queue(status['queue'])}",
+        *(f"         {escape(line)}" for line in _transitions(status)),
+    ]
+
+
+def plan_lines(plan: Plan) -> list[str]:
+    """Say what a request for a model would do now: `windlass plan`."""
+    answers = {"start": "it starts at once", "wait": "it waits, and starts then", "refuse": "it is refused"}
+    name = escape(plan["model"])
+    headline = f"{name} is resident; nothing has to happen" if plan["resident"] else f"{name}: {answers[plan['answer']]}"
+    return [
+        headline,
+        f"needs    {format_bytes(plan['footprint_bytes'])} ({escape(plan['footprint_source'])})",
+        f"budget   {format_bytes(plan['budget_bytes'])}, of which {format_bytes(plan['free_bytes'])} free",
+        *(f"evicts   {escape(one['model'])} ({format_bytes(one['bytes'])}): {escape(one['why'])}" for one in plan["evict"]),
+        *([] if plan["resident"] else [f"load     about {format_seconds(plan['load_s'])}"]),
+        f"because  {escape(plan['reason'])}",
+    ]
+
+
+def keys_table(keys: Sequence[KeyRow]) -> Table:
+    """Show the API keys, without their secrets."""
+    table = _table("id", "name", "scopes", ">requests a minute", "made")
+    for key in sorted(keys, key=lambda one: one["created_at"]):
+        limit = key["rate_limit_per_min"]
+        table.add_row(
+            escape(key["id"]),
+            escape(key["name"] or _NOTHING),
+            escape(", ".join(key["scopes"])),
+            "as configured" if limit is None else str(limit),
+            escape(key["created_at"]),
+        )
+    return table
+
+
+def changed_line(changed: Changed) -> str:
+    """Say what loading or unloading did."""
+    held = f", {format_bytes(changed['bytes'])}" if changed["bytes"] else ""
+    return f"{escape(changed['model'])} is {colored(changed['state'])} after {format_seconds(changed['seconds'])}{held}"
+
+
+def findings_lines(findings: Sequence[Finding]) -> list[str]:
+    """Show what `windlass check` found, errors first, each with the command that helps."""
+    if not findings:
+        return [f"{colored('ok')}: no problem found"]
+    lines = []
+    for finding in findings:
+        lines.append(f"{colored(finding.severity.value)}: {escape(finding.subject)}: {escape(finding.text)}")
+        lines.extend(f"    {escape(line)}" for line in finding.fix.splitlines())
+    counts = _counts(finding.severity.value for finding in findings)
+    return [*lines, "", f"{counts} found"]
+
+
+def _table(*headings: str) -> Table:
+    """Make a table; a heading that starts with `>` is a column of figures."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in headings:
+        table.add_column(heading.removeprefix(">"), justify="right" if heading.startswith(">") else "left", no_wrap=True)
+    return table
+
+
+def _bytes(count_bytes: int | None) -> str:
+    return _NOTHING if count_bytes is None else format_bytes(count_bytes)
+
+
+def _seconds(duration_s: float | None) -> str:
+    return _NOTHING if duration_s is None else format_seconds(duration_s)
+
+
+def _counts(words: Iterable[str]) -> str:
+    found: dict[str, int] = {}
+    for word in words:
+        found[word] = found.get(word, 0) + 1
+    return ", ".join(f"{count} {word}" for word, count in sorted(found.items()))
+
+
+def _queue(queue: Sequence[WaiterStatus]) -> str:
+    if not queue:
+        return "empty"
+    oldest = max(queue, key=lambda waiter: waiter["waiting_s"])
+    return (
+        f"{len(queue)} waiting; the oldest for {format_seconds(oldest['waiting_s'])}, "
+        f"for {escape(oldest['model'])}, and {format_seconds(oldest['bound_s'])} more at most"
+    )
+
+
+def _transitions(status: Status) -> list[str]:
+    lines = []
+    for one in status["transitions"]:
+        expected = "" if one["expected_s"] is None else f" of about {format_seconds(one['expected_s'])}"
+        lines.append(f"{one['kind']} {one['model']} for {format_seconds(one['since_s'])}{expected}")
+    return lines
