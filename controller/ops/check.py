@@ -292,7 +292,7 @@ def _sockets(facts: Facts) -> Iterable[Finding]:
         path = worker_socket(run, name)
         yield _error(
             "run",
-            f"{name} cannot be served: the path of a socket may have {SOCKET_PATH_BYTES} bytes, and {path} has {_path_bytes(path)}",
+            f"{name} cannot be served: a socket path may have {SOCKET_PATH_BYTES} bytes, and {path} has {_path_bytes(path)}",
             "set run to a shorter path such as /run/windlass",
         )
     longest = _path_bytes(worker_socket(run, LONGEST_NAME))
