@@ -1,9 +1,9 @@
-#!/bin/sh
+#!/usr/bin/env bash
 # Write the locks anew, with the newest releases the ranges allow: `make lock`.
 #
 # run.lock and transformers.lock are for the images' Python and carry no markers, since pip reads markers as the machine that collects
 # the wheels and not as the image that installs them; dev.lock is for any Python and machine this project is developed on.
-set -eu
+set -euo pipefail
 cd "$(dirname "$0")/.."
 PATH=$PWD/.venv/bin:$PATH
 
@@ -15,6 +15,7 @@ in_image="--python-version 3.11 --python-platform linux"
 # shellcheck disable=SC2086 # two options, two values
 lock $in_image pyproject.toml --output-file requirements/run.lock
 # shellcheck disable=SC2086
-lock $in_image requirements/transformers.in --constraints requirements/run.lock --output-file requirements/transformers.lock
+lock $in_image requirements/transformers.in --overrides <(echo "torch; sys_platform == 'never'") \
+    --output-file requirements/transformers.lock
 lock --universal --python-version 3.11 pyproject.toml --extra dev --extra bench --constraints requirements/run.lock \
     --output-file requirements/dev.lock

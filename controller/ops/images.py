@@ -125,9 +125,9 @@ class Builder:
             self._collect(f"wheels for {recipe.name}", recipes.locked(str(self._project / lock)), folder)
         return folder
 
-    def _torch_wheels(self, pin_file: PurePosixPath, lock: PurePosixPath | None) -> Path:
+    def _torch_wheels(self, listed: PurePosixPath, lock: PurePosixPath | None) -> Path:
         """Collect torch once, trying the build without CUDA first."""
-        pin = next(line for line in (self._project / pin_file).read_text(encoding="utf-8").splitlines() if line[:1] not in "#")
+        pin = recipes.torch_pin((self._project / listed).read_text(encoding="utf-8"))
         choices = recipes.torch_choices(pin, self._torch)
         folder = self._cache("wheels", "torch", " ".join(choices).encode())
         if folder.exists():

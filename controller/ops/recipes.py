@@ -29,7 +29,7 @@ class Recipe:
         name: the image's name, and its folder in `images/`.
         trees: folders of the project that are copied in, beside the image's own.
         lock: the locked wheels it installs, collected on the host.
-        torch: it wants torch, which is pinned but not in the lock.
+        torch: the list that pins torch, which no lock holds, since each build of it comes from another index.
         sources: a locked list of source releases that are copied in unopened.
         minutes: how long a first build takes on two cores, for the one who waits.
 
@@ -74,7 +74,7 @@ RECIPES: Final = {
         Recipe(
             name="transformers",
             lock=PurePosixPath("requirements/transformers.lock"),
-            torch=PurePosixPath("requirements/torch.txt"),
+            torch=PurePosixPath("images/transformers/requirements.in"),
             minutes=3,
         ),
     )
@@ -171,6 +171,20 @@ def sources_argv(pip: Sequence[str], sources: str, *, destination: str) -> list[
 def pinned(lock: str) -> list[str]:
     """Read the `name==version` lines of a lock, without hashes and comments."""
     return [line.removesuffix("\\").strip() for line in lock.splitlines() if line and line[0] not in " #"]
+
+
+def torch_pin(listed: str) -> str:
+    """
+    Find the version of torch in a requirements list.
+
+    Raises:
+        ConfigError: it is not pinned there.
+
+    """
+    pins = [line.strip() for line in listed.splitlines() if line.startswith("torch==")]
+    if len(pins) != 1:
+        raise ConfigError([f"wanted one line torch==VERSION among the requirements, got {len(pins)}"])
+    return pins[0]
 
 
 def torch_choices(pin: str, asked: str) -> tuple[str, ...]:

@@ -1,0 +1,70 @@
+# Every command a person needs, one line each; what takes more than a line is in the scripts and modules named here.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+
+PYTHON := .venv/bin/python
+WITH_ENGINE := images/with-engine.sh
+ENGINES ?= llama-cpp transformers
+# Another Compose file on top, such as compose/dev.yaml.
+COMPOSE_EXTRA ?=
+PYTEST_ARGS ?=
+BENCH = $(WITH_ENGINE) env $$(<build/images.env) $(PYTHON) -m bench.$@
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: engine ## install what is missing, start the stack, ask a model a question
+	@$(WITH_ENGINE) $(PYTHON) -m controller.ops.local up $(addprefix --file ,$(COMPOSE_EXTRA))
+
+down: engine ## stop everything; models and state stay
+	@$(WITH_ENGINE) $(PYTHON) -m controller.ops.local down $(addprefix --file ,$(COMPOSE_EXTRA))
+
+images: engine ## make the images that are missing (ENGINES="llama-cpp transformers")
+	@$(WITH_ENGINE) $(PYTHON) -m controller.ops.images build controller $(ENGINES)
+
+test: images ## run every test, on the real container engine
+	@$(WITH_ENGINE) env $$(<build/images.env) $(PYTHON) -m pytest $(PYTEST_ARGS)
+
+test-fast: venv ## run the tests that need no engine, in less than a minute
+	@$(PYTHON) -m pytest -m "not engine and not system" -n auto $(PYTEST_ARGS)
+
+check: venv ## format, lint, types, import order, shell scripts, Dockerfiles
+	@$(PYTHON) -m ruff format --check .
+	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m mypy
+	@.venv/bin/lint-imports
+	@git ls-files -z --cached --others --exclude-standard | xargs -0 awk 'FNR == 1 {if (/^#!.*sh$$/) print FILENAME; nextfile}' | xargs .venv/bin/shellcheck
+	@git ls-files -z --cached --others --exclude-standard '*Dockerfile' | xargs -0 .venv/bin/hadolint
+
+format: venv ## format the code and mend what the linter can mend
+	@$(PYTHON) -m ruff check --fix-only --quiet .
+	@$(PYTHON) -m ruff format .
+
+lock: venv ## write requirements/*.lock anew
+	@requirements/lock.sh
+
+capacity: images ## table: six models answer at once, a seventh evicts the right one
+	@$(BENCH)
+
+swap: images ## table: a model goes out and comes in again, in seconds and bytes
+	@$(BENCH)
+
+soak: images ## table: 200 clients, 5 models, 3 minutes, with hang-ups and kills
+	@$(BENCH)
+
+bench: capacity swap soak ## all of the tables
+
+venv: .venv/.locked
+.venv/.locked: requirements/dev.lock pyproject.toml
+	@images/setup.sh python
+	@echo "  the virtual environment in .venv" >&2
+	@test -x $(PYTHON) || python3 -m venv .venv
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/dev.lock
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+engine: venv
+	@images/setup.sh engine
+
+.PHONY: help run down images test test-fast check format lock capacity swap soak bench venv engine

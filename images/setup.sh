@@ -1,0 +1,114 @@
+#!/usr/bin/env bash
+# Install what the machine lacks, and see to it that a container engine runs. Says what it does, and does nothing twice.
+#
+# usage: images/setup.sh python    Python with venv: enough for `make check` and `make test-fast`
+#        images/setup.sh engine    Docker Engine, Compose and mmdebstrap as well, and the engine running
+#
+# An engine that already answers is used as it is, whoever runs it and however it is set up.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+engine_within_s=60
+
+say() { printf '  %s\n' "$*" >&2; }
+fail() { printf 'setup: %s\n' "$*" >&2; exit 1; }
+have() { command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ]; }
+
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then
+        "$@"
+    elif have sudo; then
+        sudo "$@"
+    else
+        fail "this needs root and there is no sudo: $*"
+    fi
+}
+
+install_packages() {
+    have apt-get || fail "needs $* and knows only apt to install them; install them by hand and run this again"
+    say "installing $*"
+    mkdir -p build/logs
+    {
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get update --quiet
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet --no-install-recommends "$@"
+    } >build/logs/apt.log 2>&1 || { tail -n 20 build/logs/apt.log >&2; fail "apt could not install $*"; }
+}
+
+python_packages() {
+    python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
+}
+
+engine_packages() {
+    if ! have docker; then
+        # Without a recommended CA bundle or iptables the engine starts and then fails in odd ways.
+        echo docker.io iptables ca-certificates
+        # From Debian 13 on, the command line is a package of its own.
+        if [ -n "$(apt-cache madison docker-cli 2>/dev/null)" ]; then echo docker-cli; fi
+    elif ! have dockerd && ! docker version >/dev/null 2>&1 && [ -z "${DOCKER_HOST:-}" ]; then
+        # A command line without an engine, or an engine this user may not talk to; the latter has a socket.
+        [ -S /var/run/docker.sock ] || echo docker.io iptables ca-certificates
+    fi
+    if ! docker compose version >/dev/null 2>&1 && ! have docker-compose; then
+        if [ -n "$(apt-cache madison docker-compose-v2 2>/dev/null)" ]; then echo docker-compose-v2; else echo docker-compose; fi
+    fi
+    have mmdebstrap || echo mmdebstrap
+    # The base image is Debian's, and its signatures are checked on Ubuntu, too.
+    [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || echo debian-archive-keyring
+    # A plain user's mmdebstrap works in a user namespace.
+    if [ "$(id -u)" -ne 0 ] && ! have newuidmap; then echo uidmap; fi
+}
+
+answers() { images/with-engine.sh true 2>/dev/null || as_root docker version >/dev/null 2>&1; }
+
+start_engine() {
+    mkdir -p build/logs
+    if [ -d /run/systemd/system ]; then
+        say "starting the container engine (systemd)"
+        as_root systemctl start docker
+    else
+        say "starting the container engine (dockerd, log in build/logs/dockerd.log)"
+        # Its own session, so that it outlives this terminal; the process id lets whoever started it end it.
+        as_root setsid sh -c 'echo $$ >build/dockerd.pid; exec dockerd >build/logs/dockerd.log 2>&1 </dev/null' >/dev/null 2>&1 </dev/null &
+    fi
+    local deadline=$((SECONDS + engine_within_s))
+    until answers; do
+        if [ "$SECONDS" -ge "$deadline" ]; then
+            if [ -s build/logs/dockerd.log ]; then tail -n 20 build/logs/dockerd.log >&2; fi
+            fail "the container engine does not answer after $engine_within_s s"
+        fi
+        sleep 0.5
+    done
+}
+
+allow_user() {
+    # Members of this group are root on this machine in all but name; it is what running containers as a plain user takes.
+    if docker version >/dev/null 2>&1 || id -nG "$USER" | grep -qw docker; then
+        return
+    fi
+    say "adding $USER to the group docker, which may control the container engine (and with it this machine)"
+    as_root usermod --append --groups docker "$USER"
+}
+
+case "${1:-}" in
+    python | engine) ;;
+    *) fail "usage: images/setup.sh python|engine" ;;
+esac
+
+USER=${USER:-$(id -un)}
+have python3 || install_packages python3 python3-venv
+python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "needs Python 3.11 or newer as python3, got $(python3 --version)"
+
+missing=$(python_packages)
+if [ "$1" = engine ]; then
+    if have apt-get && ! have docker && [ -z "$(apt-cache madison docker.io 2>/dev/null)" ]; then
+        as_root apt-get update --quiet >/dev/null # a fresh machine knows no packages yet, and the choice below asks for them
+    fi
+    missing="$missing $(engine_packages)"
+fi
+# shellcheck disable=SC2086 # a list of package names
+if [ -n "${missing// /}" ]; then install_packages $missing; fi
+
+if [ "$1" = engine ]; then
+    answers || start_engine
+    if [ "$(id -u)" -ne 0 ]; then allow_user; fi
+fi
