@@ -8,7 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
 import typer
@@ -106,7 +106,7 @@ def check(config: Config = None, *, as_json: AsJson = False) -> None:
     from controller.ops import check as checks  # noqa: PLC0415
     from controller.ops import survey  # noqa: PLC0415
 
-    findings = checks.findings(survey.survey(os.environ, config=config))
+    findings = checks.findings(survey.survey(_environment(), config=config))
     failed = any(finding.severity is checks.Severity.ERROR for finding in findings)
     if as_json:
         _print_json({"ok": not failed, "findings": [finding.as_json() for finding in findings]})
@@ -327,9 +327,17 @@ def _api(url: str | None) -> "Api":
 
 
 def _call(config: Path | None, verb: str, arguments: dict[str, object]) -> Any:  # noqa: ANN401
+    from controller.config import load_settings  # noqa: PLC0415
     from controller.ops.control import call  # noqa: PLC0415
 
-    return call(_settings(config).run / "controller.sock", verb, arguments)
+    return call(load_settings(_environment(), path=config).run / "controller.sock", verb, arguments)
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment, with the folders that `make run` chose for a plain user."""
+    from controller.ops.place import place_environment  # noqa: PLC0415
+
+    return place_environment(os.environ, root=os.geteuid() == 0, user_home=PurePosixPath(Path.home()))
 
 
 def _change(body: Any, *, as_json: bool) -> None:  # noqa: ANN401

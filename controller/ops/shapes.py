@@ -92,8 +92,16 @@ class DiskStatus(TypedDict):
     home_free_bytes: int
 
 
+class ExitStatus(TypedDict):
+    """How a container's last run ended: an `ExitCause`, the status, and what else is known."""
+
+    cause: str
+    code: int
+    detail: str
+
+
 class WorkerStatus(TypedDict):
-    """One container. `exit` is how its last run ended: an `ExitCause` and a detail, or null."""
+    """One container. `exit` is null while it runs and when it never ran."""
 
     model: str
     status: Literal["stopped", "starting", "ready", "stopping"]
@@ -102,7 +110,7 @@ class WorkerStatus(TypedDict):
     run_s: float | None
     anon_bytes: int | None
     file_bytes: int | None
-    exit: str | None
+    exit: ExitStatus | None
 
 
 class WaiterStatus(TypedDict):
@@ -115,15 +123,15 @@ class WaiterStatus(TypedDict):
     bound_s: float
     waiting_s: float
     priority: Literal["interactive", "batch"]
+    loading: bool
 
 
 class Transition(TypedDict):
-    """One load or unload that is under way."""
+    """One action on a container that is under way: create, start, kill or remove."""
 
     model: str
-    kind: Literal["loading", "unloading"]
-    since_s: float
-    expected_s: float | None
+    action: str
+    seconds: float
 
 
 class Status(TypedDict):
@@ -151,6 +159,7 @@ class ModelRow(TypedDict):
     tier: Literal["small", "medium", "large"]
     tags: list[str]
     pinned: bool
+    priority: int
     footprint_bytes: int
     footprint_source: Literal["override", "measured", "estimate"]
     weights_bytes: int

@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from controller.ops.check import Finding
-from controller.ops.shapes import Changed, KeyRow, ModelRow, Models, Plan, Status, WaiterStatus, WorkerStatus
+from controller.ops.shapes import Changed, ExitStatus, KeyRow, ModelRow, Models, Plan, Status, WaiterStatus, WorkerStatus
 from controller.units import format_bytes, format_seconds
 
 _COLORS: Final[Mapping[str, str]] = {
@@ -45,7 +45,7 @@ def workers_table(workers: Sequence[WorkerStatus]) -> Table:
             _bytes(worker["file_bytes"]),
             str(worker["leases"]),
             _seconds(worker["run_s"]),
-            escape(worker["exit"] or _NOTHING),
+            _exit(worker["exit"]),
         )
     return table
 
@@ -190,6 +190,13 @@ def _counts(words: Iterable[str]) -> str:
     return ", ".join(f"{count} {word}" for word, count in sorted(found.items()))
 
 
+def _exit(exit_status: ExitStatus | None) -> str:
+    if exit_status is None:
+        return _NOTHING
+    detail = f": {exit_status['detail']}" if exit_status["detail"] else ""
+    return escape(f"{exit_status['cause'].replace('_', ' ')} ({exit_status['code']}){detail}")
+
+
 def _queue(queue: Sequence[WaiterStatus]) -> str:
     if not queue:
         return "empty"
@@ -201,8 +208,4 @@ def _queue(queue: Sequence[WaiterStatus]) -> str:
 
 
 def _transitions(status: Status) -> list[str]:
-    lines = []
-    for one in status["transitions"]:
-        expected = "" if one["expected_s"] is None else f" of about {format_seconds(one['expected_s'])}"
-        lines.append(f"{one['kind']} {one['model']} for {format_seconds(one['since_s'])}{expected}")
-    return lines
+    return [f"{one['action']} of {one['model']} for {format_seconds(one['seconds'])}" for one in status["transitions"]]
