@@ -303,6 +303,10 @@ class Scheduler:
         """Callers in the queue."""
         return sum(len(queue) for queue in self._queues.values())
 
+    def has_callers(self, model: ModelName) -> bool:
+        """Say whether somebody waits for this model."""
+        return bool(self._queues.get(model))
+
     @property
     def committed_bytes(self) -> int:
         """What the desired workers take from the budget."""

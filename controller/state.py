@@ -41,6 +41,8 @@ class ExitCause(enum.StrEnum):
     """It ended by itself with another status or signal."""
     NEVER_READY = "never_ready"
     """It ran, but did not become ready before its deadline."""
+    UNRESPONSIVE = "unresponsive"
+    """It ran and had been ready, but stopped answering: stuck, or frozen from outside."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

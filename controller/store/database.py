@@ -81,6 +81,18 @@ class Database:
         with self._lock, _our_errors("write the state database"), self._connection:
             return self._connection.executemany(sql, rows).rowcount
 
+    def compact(self) -> None:
+        """
+        Give back the space of what was deleted, and let SQLite refresh what it knows of its tables.
+
+        Raises:
+            StoreError: there is no room for the copy that this needs.
+
+        """
+        with self._lock, _our_errors("compact the state database"):
+            self._connection.execute("VACUUM")
+            self._connection.execute("PRAGMA optimize")
+
     def close(self) -> None:
         """Fold the log into the file and let go of both."""
         with self._lock:

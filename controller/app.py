@@ -1,0 +1,174 @@
+"""The composition root of the controller: reads nothing but the settings, and puts every part together."""
+
+import asyncio
+import signal
+import time
+import uuid
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from controller import __version__, engines
+from controller.config import Settings
+from controller.desk import Desk
+from controller.drivers.base import Driver
+from controller.drivers.docker import DockerDriver
+from controller.engines.base import Site
+from controller.pool import Host, Pool
+from controller.probes.host import read_cpu_count
+from controller.probes.memory import read_memory
+from controller.scheduler import Rules
+from controller.server import Server
+from controller.spec import ModelSpec
+from controller.store.catalog import DEVICE, Catalog, Scanner
+from controller.store.database import open_database
+from controller.store.keys import ApiKey, Keys
+from controller.store.ledger import Ledger
+from controller.store.watcher import Watcher
+from controller.wire import Catalog as CatalogMessage
+from controller.wire import KeyCard, ModelCard
+
+log: Final = structlog.get_logger()
+
+SOCKET_NAME: Final = "controller.sock"
+
+
+def run(settings: Settings) -> None:
+    """Run the controller until it is told to stop; the workers stay as they are, and the next start adopts them."""
+    asyncio.run(_run_until_signalled(settings))
+
+
+async def _run_until_signalled(settings: Settings) -> None:
+    serving = asyncio.current_task()
+    assert serving is not None
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, serving.cancel)
+    try:
+        await serve(settings, DockerDriver(settings.owner))
+    except asyncio.CancelledError:
+        log.info("controller.stopped")
+
+
+async def serve(settings: Settings, driver: Driver) -> None:
+    """Put the parts together and keep them going until cancelled."""
+    home = Path(settings.home)
+    for folder in ("models", "engines", "kv"):
+        (home / folder).mkdir(parents=True, exist_ok=True)
+    database = await asyncio.to_thread(open_database, home / "state.db")
+    ledger, keys = Ledger(database), Keys(database)
+    pool = Pool(driver=driver, rules=_rules(settings), host=_host(settings), ledger=ledger, clock=time.monotonic)
+    cards = _Cards(keys)
+    watcher = Watcher(Scanner(settings, ledger))
+    pool.on_measured(watcher.poke)
+
+    async def keys_changed() -> None:
+        await cards.read_keys()
+        server.announce()
+
+    desk = Desk(pool=pool, settings=settings, database=database, keys=keys, keys_changed=keys_changed)
+    server = Server(pool=pool, verbs=desk.verbs, instance=uuid.uuid4().hex, catalog=cards.message)
+    log.info("controller.started", version=__version__, home=str(home), budget_bytes=pool.budget_bytes)
+    try:
+        await cards.read_keys()
+        async with asyncio.TaskGroup() as tasks:
+            catalogs = watcher.catalogs()
+            _take(await anext(catalogs), pool, desk, cards)
+            tasks.create_task(pool.run())
+            await pool.adopted()
+            async with server.listening(Path(settings.run) / SOCKET_NAME):
+                async for catalog in catalogs:
+                    _take(catalog, pool, desk, cards)
+                    server.announce()
+    finally:
+        await asyncio.shield(_close(driver, ledger))
+
+
+async def _close(driver: Driver, ledger: Ledger) -> None:
+    await asyncio.to_thread(ledger.flush)
+    await driver.close()
+
+
+class _Cards:
+    """What gateways are told of models and keys, made when it changes and not when it is asked for."""
+
+    def __init__(self, keys: Keys) -> None:
+        self._keys = keys
+        self._models: tuple[ModelCard, ...] = ()
+        self._key_cards: tuple[KeyCard, ...] = ()
+
+    async def read_keys(self) -> None:
+        self._key_cards = tuple(_key_card(key) for key in await asyncio.to_thread(self._keys.active))
+
+    def set_models(self, models: tuple[ModelSpec, ...]) -> None:
+        self._models = tuple(_model_card(spec) for spec in models)
+
+    def message(self) -> CatalogMessage:
+        return CatalogMessage(models=self._models, keys=self._key_cards)
+
+
+def _take(catalog: Catalog, pool: Pool, desk: Desk, cards: _Cards) -> None:
+    pool.register({spec.name: spec for spec in catalog.models})
+    desk.problems = catalog.problems
+    cards.set_models(catalog.models)
+    log.info("catalog.read", models=len(catalog.models), problems=len(catalog.problems))
+
+
+def _rules(settings: Settings) -> Rules:
+    wanted = settings.scheduler
+    return Rules(
+        budget_bytes=budget_bytes(settings, total_bytes=read_memory().total_bytes),
+        queue_limit=wanted.queue_limit,
+        quantum_s=wanted.quantum_s,
+        request_limit_s=wanted.request_limit_s,
+        min_residency_s=wanted.min_residency_s,
+        idle_unload_s=wanted.idle_unload_s,
+        max_failures=wanted.max_failures,
+        backoff_s=wanted.backoff_s,
+    )
+
+
+def budget_bytes(settings: Settings, *, total_bytes: int) -> int:
+    """Return the memory for models: what is configured, else all but the reserve."""
+    if settings.memory.budget is not None:
+        return settings.memory.budget
+    return max(0, total_bytes - settings.memory.reserve)
+
+
+def _host(settings: Settings) -> Host:
+    sites = {}
+    for name in engines.ENGINES:
+        engine = settings.engine(name)
+        sites[name] = Site(
+            image=engine.image,
+            run_root=settings.run / "workers",
+            kv_root=settings.home / "kv",
+            threads=engine.threads or read_cpu_count(),
+            options=engine.options,
+        )
+    return Host(sites=sites, device=DEVICE)
+
+
+def _model_card(spec: ModelSpec) -> ModelCard:
+    return ModelCard(
+        name=spec.name,
+        engine=spec.engine,
+        tier=spec.tier.value,
+        tags=tuple(sorted(spec.tags)),
+        api_paths=tuple(sorted(path.value for path in spec.api_paths)),
+        context_tokens=spec.context_tokens,
+        parameters=spec.parameters,
+        created_s=0,
+        chat=spec.chat,
+        tools=spec.tools,
+    )
+
+
+def _key_card(key: ApiKey) -> KeyCard:
+    return KeyCard(
+        id=key.id,
+        digest=key.digest,
+        scopes=tuple(sorted(key.scopes)),
+        rate_limit_per_min=key.rate_limit_per_min,
+    )

@@ -1,0 +1,278 @@
+"""
+What operators may ask of the controller, verb by verb: the table behind `Call`.
+
+Arguments come from outside, so each is checked here; results are plain JSON values.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+from controller import __version__, reports
+from controller.config import Settings
+from controller.errors import Reason, RefusedError, StoreError
+from controller.pool import Pool
+from controller.probes.host import read_disk
+from controller.probes.memory import read_memory
+from controller.probes.thermal import read_thermal
+from controller.router import unknown_model
+from controller.scheduler import Notice, Waiter
+from controller.spec import ModelName, ModelSpec
+from controller.state import Status
+from controller.store.catalog import Problem
+from controller.store.database import Database
+from controller.store.keys import ApiKey, Keys, Scope
+
+DEFAULT_WINDOW_S: Final = 3600.0
+DEFAULT_TAIL: Final = 100
+MAX_TAIL: Final = 10_000
+
+Arguments = dict[str, Any]
+
+
+class Desk:
+    """Answers the verbs. `keys_changed` is called when gateways must learn of new or revoked keys."""
+
+    def __init__(
+        self, *, pool: Pool, settings: Settings, database: Database, keys: Keys, keys_changed: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Know whom to ask."""
+        self.problems: tuple[Problem, ...] = ()
+        self._pool = pool
+        self._settings = settings
+        self._database = database
+        self._keys = keys
+        self._keys_changed = keys_changed
+        self._began_s = time.monotonic()
+
+    @property
+    def verbs(self) -> Mapping[str, Callable[[Arguments], Awaitable[Any]]]:
+        """Return the table."""
+        return {
+            "status": self.status,
+            "models": self.models,
+            "performance": self.performance,
+            "plan": self.plan,
+            "load": self.load,
+            "unload": self.unload,
+            "optimize": self.optimize,
+            "logs": self.logs,
+            "keys.list": self.list_keys,
+            "keys.create": self.create_key,
+            "keys.revoke": self.revoke_key,
+        }
+
+    async def status(self, _: Arguments) -> dict[str, Any]:
+        """Describe the box, the workers, the queue and how well all of it is."""
+        pool, now = self._pool, self._pool.clock()
+        readings = await asyncio.to_thread(self._read)
+        queue = self._queue(now)
+        transitions = [
+            reports.Transition(model=m, action=type(a.action).__name__.lower(), seconds=now - a.since_s)
+            for m, a in pool.fleet.acting.items()
+        ]
+        state, reasons = reports.health(
+            queue=queue,
+            transitions=transitions,
+            engine_away=pool.engine_away,
+            problems=self._complaints(),
+            resting=[m for m in pool.models if self._rests(m, now)],
+            now=now,
+        )
+        return {
+            "version": __version__,
+            "uptime_s": round(time.monotonic() - self._began_s, 1),
+            "state": state,
+            "reasons": reasons,
+            "memory": {
+                "total_bytes": readings.memory.total_bytes,
+                "available_bytes": readings.memory.available_bytes,
+                "budget_bytes": pool.budget_bytes,
+                "committed_bytes": pool.scheduler.committed_bytes,
+                "held_bytes": sum(w.held_bytes for w in pool.workers.values()),
+                "pressure_some_avg10": readings.memory.pressure_some_avg10,
+            },
+            "thermal": {"zones": [{"name": z.name, "celsius": z.celsius} for z in readings.thermal.zones]},
+            "power": [{"name": r.name, "watts": r.watts} for r in readings.thermal.rails],
+            "disk": {"home_total_bytes": readings.disk.total_bytes, "home_free_bytes": readings.disk.free_bytes},
+            "workers": [
+                reports.worker_row(w, leases=len(pool.scheduler.record(m).leases), usage=pool.usage.get(m), now=now)
+                for m, w in sorted(pool.workers.items())
+            ],
+            "queue": [reports.queue_row(waiter, notice, now=now) for waiter, notice in queue],
+            "transitions": [{"model": t.model, "action": t.action, "seconds": round(t.seconds, 2)} for t in transitions],
+            "leases": len(pool.scheduler.leases),
+        }
+
+    async def models(self, _: Arguments) -> dict[str, Any]:
+        """Describe every registered model, and every folder that is none."""
+        pool, now = self._pool, self._pool.clock()
+        rows = [
+            reports.model_row(
+                spec,
+                worker=pool.workers.get(spec.name),
+                record=pool.scheduler.record(spec.name),
+                measured=pool.ledger.find(pool.host.ledger_key(spec)),
+                now=now,
+            )
+            for spec in pool.models.values()
+        ]
+        return {"models": rows, "problems": [{"folder": p.folder, "text": p.text} for p in self.problems]}
+
+    async def performance(self, arguments: Arguments) -> dict[str, Any]:
+        """Describe what was served and swapped lately."""
+        window_s = _number(arguments, "window_s", DEFAULT_WINDOW_S)
+        return self._pool.journal.performance(self._pool.clock(), window_s=window_s)
+
+    async def plan(self, arguments: Arguments) -> dict[str, Any]:
+        """Say what loading a model would do to the others."""
+        pool, spec = self._pool, self._model(arguments)
+        now = pool.clock()
+        resident = self._is_resident(spec.name)
+        held = {m: w.held_bytes for m, w in pool.workers.items() if w.held_bytes}
+        return reports.plan_row(
+            spec,
+            pool.scheduler.preview(spec.name, now),
+            resident=resident,
+            held=held,
+            values={m: pool.scheduler.value(m, now) for m in held},
+            budget_bytes=pool.budget_bytes,
+            load_s=0.0 if resident else pool.scheduler.record(spec.name).load_s,
+        )
+
+    async def load(self, arguments: Arguments) -> dict[str, Any]:
+        """Load a model, and wait for it unless told not to."""
+        spec, wait = self._model(arguments), _flag(arguments, "wait", default=True)
+        if not wait:
+            self._pool.begin_load(spec.name)
+            return {"model": spec.name, "state": "resident" if self._is_resident(spec.name) else "loading", "seconds": 0.0}
+        seconds = await self._pool.load(spec.name)
+        return {
+            "model": spec.name,
+            "state": "resident",
+            "seconds": round(seconds, 3),
+            "bytes": spec.footprint.total_bytes,
+        }
+
+    async def unload(self, arguments: Arguments) -> dict[str, Any]:
+        """Unload a model and wait until its memory is back."""
+        spec, force = self._model(arguments), _flag(arguments, "force", default=False)
+        held = self._pool.workers.get(spec.name)
+        freed_bytes = held.held_bytes if held else 0
+        seconds = await self._pool.unload(spec.name, force=force)
+        return {"model": spec.name, "state": "stopped", "seconds": round(seconds, 3), "bytes": freed_bytes}
+
+    async def optimize(self, _: Arguments) -> dict[str, Any]:
+        """Unload what is idle and not pinned, compact the state database, and say what that freed."""
+        pool = self._pool
+        before = await asyncio.to_thread(read_memory)
+        done: list[str] = []
+        for model in sorted(pool.scheduler.desired):
+            spec = pool.models.get(model)
+            if pool.scheduler.record(model).leases or spec is None or spec.pinned or pool.scheduler.has_callers(model):
+                continue
+            seconds = await pool.unload(model, force=False)
+            done.append(f"unloaded {model}, which was idle, in {seconds:.2f} s")
+        await asyncio.to_thread(self._database.compact)
+        done.append("compacted the state database")
+        after = await asyncio.to_thread(read_memory)
+        return {
+            "done": done,
+            "freed_bytes": max(0, after.available_bytes - before.available_bytes),
+            "before": {"available_bytes": before.available_bytes},
+            "after": {"available_bytes": after.available_bytes},
+        }
+
+    async def logs(self, arguments: Arguments) -> dict[str, Any]:
+        """Return the last lines a worker wrote."""
+        spec = self._model(arguments)
+        tail = int(_number(arguments, "tail", DEFAULT_TAIL))
+        if spec.name not in self._pool.workers:
+            return {"model": spec.name, "lines": []}
+        text = await self._pool.driver.logs(spec.name, tail=min(max(tail, 1), MAX_TAIL))
+        return {"model": spec.name, "lines": text.splitlines()}
+
+    async def list_keys(self, _: Arguments) -> dict[str, Any]:
+        """List the API keys, without their secrets."""
+        return {"keys": [_key_row(key) for key in await asyncio.to_thread(self._keys.all)]}
+
+    async def create_key(self, arguments: Arguments) -> dict[str, Any]:
+        """Make an API key; its secret is in this answer and nowhere else."""
+        try:
+            scopes = [Scope(scope) for scope in arguments.get("scopes") or [Scope.INFERENCE]]
+        except (ValueError, TypeError):
+            text = f"wanted scopes among {', '.join(Scope)}, got {arguments.get('scopes')!r}"
+            raise RefusedError(Reason.MALFORMED, text) from None
+        limit = arguments.get("rate_limit_per_min")
+        if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
+            raise RefusedError(Reason.MALFORMED, f"wanted rate_limit_per_min as a whole number above 0, got {limit!r}")
+        name = str(arguments.get("name") or "")
+        made = await asyncio.to_thread(lambda: self._keys.create(name=name, scopes=scopes, rate_limit_per_min=limit))
+        await self._keys_changed()
+        return {**_key_row(made.key), "secret": made.secret}
+
+    async def revoke_key(self, arguments: Arguments) -> dict[str, Any]:
+        """Revoke an API key; it is refused from now on."""
+        key_id = arguments.get("id")
+        if not isinstance(key_id, str):
+            raise RefusedError(Reason.MALFORMED, f"wanted the id of a key, got {key_id!r}")
+        try:
+            return _key_row(await asyncio.to_thread(self._keys.revoke, key_id))
+        except StoreError as exc:
+            raise RefusedError(Reason.MALFORMED, str(exc)) from exc
+        finally:
+            await self._keys_changed()
+
+    def _read(self) -> reports.Readings:
+        return reports.Readings(memory=read_memory(), thermal=read_thermal(), disk=read_disk(self._settings.home))
+
+    def _queue(self, now: float) -> list[tuple[Waiter, Notice]]:
+        scheduler = self._pool.scheduler
+        return [(w, scheduler.notice(w, position, now)) for position, w in enumerate(scheduler.queue(), start=1)]
+
+    def _complaints(self) -> list[str]:
+        folders = [f"the folder {p.folder} is not served: {p.text}" for p in self.problems]
+        return [*folders, *([self._database.problem] if self._database.problem else [])]
+
+    def _rests(self, model: ModelName, now: float) -> bool:
+        record = self._pool.scheduler.record(model)
+        return record.resting and now < record.retry_at_s
+
+    def _is_resident(self, model: ModelName) -> bool:
+        worker = self._pool.workers.get(model)
+        return model in self._pool.scheduler.desired and worker is not None and worker.status is Status.READY
+
+    def _model(self, arguments: Arguments) -> ModelSpec:
+        name = arguments.get("model")
+        if not isinstance(name, str):
+            raise RefusedError(Reason.MALFORMED, f"wanted the name of a model, got {name!r}")
+        spec = self._pool.models.get(ModelName(name))
+        if spec is None:
+            raise unknown_model(name, self._pool.models)
+        return spec
+
+
+def _number(arguments: Arguments, key: str, default: float) -> float:
+    value = arguments.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+        raise RefusedError(Reason.MALFORMED, f"wanted {key} as a number above 0, got {value!r}")
+    return float(value)
+
+
+def _flag(arguments: Arguments, key: str, *, default: bool) -> bool:
+    value = arguments.get(key, default)
+    if not isinstance(value, bool):
+        raise RefusedError(Reason.MALFORMED, f"wanted {key} as true or false, got {value!r}")
+    return value
+
+
+def _key_row(key: ApiKey) -> dict[str, Any]:
+    return {
+        "id": key.id,
+        "name": key.name,
+        "scopes": sorted(key.scopes),
+        "rate_limit_per_min": key.rate_limit_per_min,
+        "created_at": key.created_at,
+        "revoked_at": key.revoked_at,
+    }

@@ -1,0 +1,131 @@
+"""
+What the workers are doing: what the engine shows, overlaid with what we are doing to them right now.
+
+An action takes effect some time between its call and its return, and a listing shows some moment between its call and its
+return. So an overlay is dropped only by a listing that was asked for after the action had returned.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from controller.drivers.base import Container
+from controller.reconcile import Action, Create, Remove, Start, Stop
+from controller.spec import ModelName
+from controller.state import Exit, RunId, Status, Worker
+
+
+@dataclass(slots=True, kw_only=True)
+class Acting:
+    """
+    One action under way.
+
+    Attributes:
+        action: what is being done.
+        since_s: when it began.
+        settled_at: how many listings had been asked for when the engine answered; `None` while it has not.
+
+    """
+
+    action: Action
+    since_s: float
+    settled_at: int | None = None
+
+
+class Fleet:
+    """The workers of this owner. Keeps what the engine cannot tell: readiness, actions under way, why we ended a run."""
+
+    def __init__(self) -> None:
+        """Start with nothing seen."""
+        self.acting: dict[ModelName, Acting] = {}
+        self._containers: dict[ModelName, Container] = {}
+        self._ready: dict[ModelName, tuple[RunId, float]] = {}
+        self._verdicts: dict[tuple[ModelName, RunId], Exit] = {}
+        self._listings = 0
+
+    def begin_listing(self) -> int:
+        """Number a listing that is about to be asked for."""
+        self._listings += 1
+        return self._listings
+
+    def end_listing(self, number: int, containers: Sequence[Container]) -> None:
+        """Take what listing *number* has shown."""
+        self._containers = {c.model: c for c in containers}
+        for model, acting in list(self.acting.items()):
+            if acting.settled_at is not None and number > acting.settled_at:
+                del self.acting[model]
+        self._ready = {m: (run, s) for m, (run, s) in self._ready.items() if self._runs(m, run)}
+        self._verdicts = {
+            key: verdict for key, verdict in self._verdicts.items() if key[0] in self._containers and self.run(key[0]) == key[1]
+        }
+
+    def begin(self, action: Action, now: float) -> None:
+        """Note that an action is under way."""
+        self.acting[action.model] = Acting(action=action, since_s=now)
+
+    def settle(self, model: ModelName) -> None:
+        """Note that the engine has answered; whether well or badly, the next listing tells what became of it."""
+        if acting := self.acting.get(model):
+            acting.settled_at = self._listings
+
+    def note_ready(self, model: ModelName, run: RunId, now: float) -> None:
+        """Note that this run answers."""
+        self._ready.setdefault(model, (run, now))
+        if self._ready[model][0] != run:
+            self._ready[model] = (run, now)
+
+    def judge(self, model: ModelName, run: RunId, verdict: Exit) -> None:
+        """Note why we end a run, before we end it: the engine will only say that it was killed."""
+        self._verdicts[model, run] = verdict
+        self._ready.pop(model, None)
+
+    def run(self, model: ModelName) -> RunId:
+        """Return which run of a model the engine shows."""
+        container = self._containers.get(model)
+        return container.run if container else RunId("")
+
+    def unready(self) -> list[tuple[ModelName, RunId]]:
+        """Return the runs that are up and have not answered yet."""
+        return [
+            (c.model, c.run)
+            for c in self._containers.values()
+            if c.running and self._ready.get(c.model, ("", 0.0))[0] != c.run and not self._is(c.model, Stop, Remove)
+        ]
+
+    def ready(self) -> list[tuple[ModelName, RunId]]:
+        """Return the runs that have answered and are not being stopped."""
+        return [(m, run) for m, (run, _) in self._ready.items() if self._runs(m, run) and not self._is(m, Stop, Remove)]
+
+    def workers(self) -> dict[ModelName, Worker]:
+        """Return every worker, as far as anyone can tell."""
+        seen = {model: self._worker(container) for model, container in self._containers.items()}
+        return {model: worker for model, worker in seen.items() if worker is not None}
+
+    def _worker(self, container: Container) -> Worker | None:
+        model = container.model
+        ready = self._ready.get(model)
+        verdict = self._verdicts.get((model, container.run))
+        status = Status.STARTING if container.running else Status.STOPPED
+        since_s = None
+        if container.running and ready is not None and ready[0] == container.run:
+            status, since_s = Status.READY, ready[1]
+        if self._is(model, Start) and not container.running:
+            status = Status.STARTING
+        if container.running and (self._is(model, Stop, Remove) or verdict is not None):
+            status, since_s = Status.STOPPING, None
+        return Worker(
+            model=model,
+            status=status,
+            memory_bytes=container.memory_bytes,
+            spec_hash=container.spec_hash,
+            run=container.run,
+            exit=verdict or container.exit if status is Status.STOPPED else None,
+            ready_since_s=since_s,
+        )
+
+    def _runs(self, model: ModelName, run: RunId) -> bool:
+        container = self._containers.get(model)
+        return container is not None and container.running and container.run == run
+
+    def _is(self, model: ModelName, *kinds: type[Create | Start | Stop | Remove]) -> bool:
+        acting = self.acting.get(model)
+        return acting is not None and isinstance(acting.action, kinds)

@@ -1,0 +1,174 @@
+"""What operators see, as plain JSON values: status, models, plans. Pure: values in, values out."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from controller import planner
+from controller.drivers.base import Usage
+from controller.footprint import Measured
+from controller.probes.host import DiskReading
+from controller.probes.memory import MemoryReading
+from controller.probes.thermal import ThermalReading
+from controller.scheduler import Notice, Record, Waiter
+from controller.spec import ModelName, ModelSpec
+from controller.state import Status, Worker
+from controller.units import format_seconds
+
+STUCK_S: Final = 120.0
+"""A container action that takes longer is stuck."""
+
+_STATES: Final = {Status.STARTING: "loading", Status.READY: "resident", Status.STOPPING: "stopping", Status.STOPPED: "stopped"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transition:
+    """One container action under way."""
+
+    model: ModelName
+    action: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readings:
+    """What the probes say about the box."""
+
+    memory: MemoryReading
+    thermal: ThermalReading
+    disk: DiskReading
+
+
+def health(
+    *,
+    queue: Sequence[tuple[Waiter, Notice]],
+    transitions: Sequence[Transition],
+    engine_away: str | None,
+    problems: Sequence[str],
+    resting: Collection[ModelName],
+    now: float,
+) -> tuple[str, list[str]]:
+    """
+    Say `ok`, `degraded` or `failing`, and why.
+
+    It fails when nobody can be served: the engine is away, a caller waits past the bound it was told, an action hangs. It is
+    degraded when something an operator should know of is wrong, and everything else is served.
+    """
+    failing: list[str] = []
+    if engine_away is not None:
+        failing.append(f"the container engine does not answer: {engine_away}")
+    for waiter, _ in queue:
+        if now - waiter.since_s > waiter.bound_s:
+            failing.append(
+                f"a caller of {waiter.model} has waited {format_seconds(now - waiter.since_s)}, longer than was promised"
+            )
+            break
+    for transition in transitions:
+        if transition.seconds > STUCK_S:
+            failing.append(
+                f"{transition.action} of {transition.model} has been under way for {format_seconds(transition.seconds)}"
+            )
+    degraded = [*problems, *(f"{model} keeps failing and rests; see `windlass logs {model}`" for model in sorted(resting))]
+    state = "failing" if failing else "degraded" if degraded else "ok"
+    return state, [*failing, *degraded]
+
+
+def worker_row(worker: Worker, *, leases: int, usage: Usage | None, now: float) -> dict[str, Any]:
+    """Describe one worker for `/status`."""
+    return {
+        "model": worker.model,
+        "status": worker.status.value,
+        "memory_bytes": worker.memory_bytes,
+        "leases": leases,
+        "run_s": None if worker.ready_since_s is None else round(now - worker.ready_since_s, 1),
+        "anon_bytes": usage.anon_bytes if usage else None,
+        "file_bytes": usage.file_bytes if usage else None,
+        "exit": None
+        if worker.exit is None
+        else {"cause": worker.exit.cause.value, "code": worker.exit.code, "detail": worker.exit.detail},
+    }
+
+
+def queue_row(waiter: Waiter, notice: Notice, *, now: float) -> dict[str, Any]:
+    """Describe one waiting caller for `/status`."""
+    return {
+        "id": waiter.lease,
+        "model": waiter.model,
+        "position": notice.position,
+        "eta_s": round(notice.eta_s, 2),
+        "bound_s": round(notice.bound_s, 2),
+        "waiting_s": round(now - waiter.since_s, 2),
+        "priority": "batch" if waiter.batch else "interactive",
+        "loading": notice.loading,
+    }
+
+
+def model_row(
+    spec: ModelSpec, *, worker: Worker | None, record: Record | None, measured: Measured | None, now: float
+) -> dict[str, Any]:
+    """Describe one registered model for `/models`."""
+    resting = record is not None and record.resting and now < record.retry_at_s
+    ended = record.last_exit if record else None
+    return {
+        "name": spec.name,
+        "state": "failed" if resting else _STATES[worker.status] if worker else "on_disk",
+        "engine": spec.engine,
+        "tier": spec.tier.value,
+        "tags": sorted(spec.tags),
+        "pinned": spec.pinned,
+        "priority": spec.priority,
+        "footprint_bytes": spec.footprint.total_bytes,
+        "footprint_source": spec.footprint.source.value,
+        "weights_bytes": spec.weights_bytes,
+        "context_tokens": spec.context_tokens,
+        "parallel": spec.parallel,
+        "parameters": spec.parameters,
+        "load_s": round(record.load_s if record else spec.load_s, 3),
+        "tokens_per_s": round(measured.tokens_per_s, 2) if measured and measured.tokens_per_s else None,
+        "requests": record.served if record else 0,
+        "failures": record.failures if record else 0,
+        "api_paths": sorted(path.value for path in spec.api_paths),
+        "reason": None
+        if ended is None or not (record and record.failures)
+        else f"{ended.cause.value}: {ended.detail}".rstrip(": "),
+    }
+
+
+def plan_row(
+    spec: ModelSpec,
+    answer: planner.Plan,
+    *,
+    resident: bool,
+    held: Mapping[ModelName, int],
+    values: Mapping[ModelName, float],
+    budget_bytes: int,
+    load_s: float,
+) -> dict[str, Any]:
+    """Describe what loading a model would do, for `/plan`."""
+    leaving: tuple[ModelName, ...] = ()
+    word, reason = "start", "it is resident" if resident else "it fits beside what is resident"
+    match answer:
+        case planner.Start(evict=evict) if evict:
+            leaving, reason = evict, "it fits once the idle models named are gone"
+        case planner.Wait(drain=drain):
+            leaving, word, reason = drain, "wait", "it fits once the models named, which are busy, have been drained"
+        case planner.Refuse(short_bytes=short_bytes):
+            word, reason = "refuse", f"it can never fit: {short_bytes} bytes too many beside what is pinned"
+        case _:
+            pass
+    return {
+        "model": spec.name,
+        "fits": word != "refuse",
+        "resident": resident,
+        "footprint_bytes": spec.footprint.total_bytes,
+        "footprint_source": spec.footprint.source.value,
+        "budget_bytes": budget_bytes,
+        "free_bytes": budget_bytes - sum(held.values()),
+        "evict": [
+            {"model": m, "bytes": held.get(m, 0), "why": f"value {values.get(m, 0.0):.3g}, the lowest of what may go"}
+            for m in leaving
+        ],
+        "answer": word,
+        "reason": reason,
+        "load_s": round(load_s, 3),
+    }

@@ -1,0 +1,147 @@
+"""
+The controller's socket: gateways and the command line talk to the pool through it, one JSON object a line.
+
+It listens on a Unix socket that the group may use and nobody else. A session that cannot keep up with what it is sent is cut: its
+gateway comes again and renews its leases, while a buffer that grows without end would take the box down.
+"""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+from controller import __version__
+from controller.errors import ProtocolError, Reason, RefusedError, WindlassError
+from controller.pool import Pool
+from controller.spec import GROUP_GID
+from controller.wire import (
+    MAX_LINE_BYTES,
+    Acquire,
+    Call,
+    Catalog,
+    Failed,
+    Message,
+    Release,
+    Renew,
+    Result,
+    Welcome,
+    decode_request,
+    encode,
+)
+
+log: Final = structlog.get_logger()
+
+MAX_BACKLOG_BYTES: Final = 64 * 1024 * 1024
+"""A session that has not read this much is cut."""
+_OPEN_TO_GROUP: Final = 0o660
+
+Verb = Callable[[dict[str, Any]], Awaitable[Any]]
+
+
+class Session:
+    """One connection: what is sent to it is written in order, without waiting."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        """Write to *writer* from now on."""
+        self._writer = writer
+        self._lost = False
+
+    def send(self, message: Message) -> None:
+        """Send one message; a session that is gone or does not read swallows it."""
+        if self._lost or self._writer.is_closing():
+            return
+        if self._writer.transport.get_write_buffer_size() > MAX_BACKLOG_BYTES:
+            self._lost = True
+            log.warning("session.cut", backlog_bytes=self._writer.transport.get_write_buffer_size())
+            self._writer.transport.abort()
+            return
+        self._writer.write(encode(message))
+
+
+class Server:
+    """Accepts sessions and serves them from the pool; `verbs` are what a `Call` may ask for."""
+
+    def __init__(self, *, pool: Pool, verbs: Mapping[str, Verb], instance: str, catalog: Callable[[], Catalog]) -> None:
+        """Know whom to ask; `instance` names this life of the controller."""
+        self._pool = pool
+        self._verbs = verbs
+        self._welcome = Welcome(version=__version__, instance=instance)
+        self._catalog = catalog
+        self._sessions: set[Session] = set()
+
+    @contextlib.asynccontextmanager
+    async def listening(self, path: Path) -> AsyncIterator[asyncio.Server]:
+        """Listen on *path* as long as the block runs."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+        mask = os.umask(0o117)
+        try:
+            server = await asyncio.start_unix_server(self._serve, str(path), limit=MAX_LINE_BYTES)
+        finally:
+            os.umask(mask)
+        path.chmod(_OPEN_TO_GROUP)
+        if os.geteuid() == 0:
+            os.chown(path, 0, GROUP_GID)
+        log.info("server.listening", socket=str(path))
+        async with server:
+            yield server
+
+    def announce(self) -> None:
+        """Tell every session that the catalog or the keys have changed."""
+        catalog = self._catalog()
+        for session in self._sessions:
+            session.send(catalog)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        session = Session(writer)
+        self._sessions.add(session)
+        session.send(self._welcome)
+        session.send(self._catalog())
+        try:
+            async with asyncio.TaskGroup() as calls:
+                running: set[asyncio.Task[None]] = set()
+                while line := await reader.readline():
+                    self._handle(line, session, calls, running)
+                for call in running:  # whoever asked is gone
+                    call.cancel()
+        except* (ConnectionError, ValueError) as group:  # a ValueError is a line beyond the limit
+            log.info("session.lost", error=str(group.exceptions[0]))
+        except* ProtocolError as group:
+            log.warning("session.nonsense", error=str(group.exceptions[0]))
+        finally:
+            self._sessions.discard(session)
+            self._pool.leave(session)
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+    def _handle(self, line: bytes, session: Session, calls: asyncio.TaskGroup, running: set[asyncio.Task[None]]) -> None:
+        match decode_request(line):
+            case Acquire() as message:
+                self._pool.acquire(message, session)
+            case Release() as message:
+                self._pool.release(message)
+            case Renew() as message:
+                self._pool.renew(message, session)
+            case Call() as message:
+                task = calls.create_task(self._call(message, session))
+                running.add(task)
+                task.add_done_callback(running.discard)
+
+    async def _call(self, call: Call, session: Session) -> None:
+        verb = self._verbs.get(call.verb)
+        if verb is None:
+            text = f"wanted one of the verbs {', '.join(sorted(self._verbs))}, got {call.verb!r}"
+            session.send(Failed(id=call.id, reason=Reason.MALFORMED, message=text))
+            return
+        try:
+            session.send(Result(id=call.id, body=await verb(call.arguments)))
+        except RefusedError as exc:
+            session.send(Failed(id=call.id, reason=exc.reason, message=str(exc), retry_after_s=exc.retry_after_s))
+        except WindlassError as exc:
+            session.send(Failed(id=call.id, reason=Reason.UNAVAILABLE, message=str(exc)))
