@@ -6,6 +6,9 @@ Nothing is remembered between calls but the connection, and that is negotiated a
 """
 
 import asyncio
+import json
+import os
+import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -16,6 +19,7 @@ import docker
 import docker.errors
 import requests
 import urllib3.exceptions
+from docker.types import CancellableStream
 
 from controller.drivers.base import Container, EngineEvent, EngineInfo, Usage
 from controller.drivers.cgroup import parse_usage
@@ -36,6 +40,8 @@ _NEVER: Final = "0001-01-01T00:00:00Z"
 _SIGKILL: Final = 128 + 9
 _SIGTERM: Final = 128 + 15
 _ACTIONS: Final = ("create", "start", "die", "oom", "destroy", "pause", "unpause")
+_UNIX: Final = "unix://"
+_DEFAULT_URL: Final = "unix:///var/run/docker.sock"
 _CONFLICT: Final = 409
 _AWAY_STATUS: Final = frozenset({502, 503, 504})
 _AWAY_WORDS: Final = ("connection refused", "context deadline exceeded", "transport is closing", "ttrpc: closed", "shutting down")
@@ -58,7 +64,7 @@ class DockerDriver:
     def __init__(self, owner: str, *, url: str | None = None) -> None:
         """Remember where the engine is; the first call connects."""
         self._owner = owner
-        self._url = url
+        self._url = url or os.environ.get("DOCKER_HOST") or _DEFAULT_URL
         self._clients: dict[float, _Client] = {}
         self._connecting = threading.Lock()
         self._info: EngineInfo | None = None
@@ -211,14 +217,23 @@ class DockerDriver:
             raise
 
     def _connect(self, limit_s: float) -> _Client:
+        self._knock()
         return docker.APIClient(base_url=self._url, version="auto", timeout=int(limit_s))
 
     def _client(self, limit_s: float) -> _Client:
+        self._knock()
         # The SDK's time limit belongs to a client, so there is one client for each of the two limits.
         with self._connecting:
             if limit_s not in self._clients:
                 self._clients[limit_s] = self._connect(limit_s)
             return self._clients[limit_s]
+
+    def _knock(self) -> None:
+        """Raise `OSError` if nobody listens: the SDK leaves sockets that it could not connect to the garbage collector."""
+        if self._url.startswith(_UNIX):
+            with socket.socket(socket.AF_UNIX) as knock:
+                knock.settimeout(_READ_S)
+                knock.connect(self._url.removeprefix(_UNIX))
 
     def _forget(self) -> None:
         """Drop the connections: the engine may come back as another version, and that is settled when connecting."""
@@ -250,7 +265,7 @@ class _Stream:
         self._connect = connect
         self._owner = owner
         self._since_s = since_s
-        self._source: Any = None
+        self._source: CancellableStream[bytes] | None = None
         self._closed = False
         self._lock = threading.Lock()
         threading.Thread(target=self._run, name="engine-events", daemon=True).start()
@@ -276,16 +291,22 @@ class _Stream:
             self._hand_over(exc)
 
     def _read(self, client: _Client) -> None:
-        filters = {"type": "container", "event": list(_ACTIONS), **_labelled(self._owner)}
-        source: Any = client.events(since=f"{self._since_s:.9f}", filters=filters, decode=True)  # type: ignore[call-overload]
-        with self._lock:
-            self._source = source
-            closed = self._closed
-        if closed:
-            source.close()
-        for event in source:
-            attributes = event.get("Actor", {}).get("Attributes", {})
-            self._hand_over(EngineEvent(model=ModelName(attributes.get(LABEL_MODEL, "")), action=event.get("Action", "")))
+        filters = {"type": ["container"], "event": list(_ACTIONS), **_labelled(self._owner)}
+        params = {"since": f"{self._since_s:.9f}", "filters": json.dumps(filters)}
+        # Not the SDK's own call for this: it would wait for ever to connect, and leave the connection to the garbage collector.
+        url = f"{client.base_url}/v{client.api_version}/events"
+        with client.get(url, params=params, stream=True, timeout=(_READ_S, None)) as response:
+            response.raise_for_status()
+            source = CancellableStream(response.iter_lines(), response)
+            with self._lock:
+                self._source = source
+                closed = self._closed
+            if closed:
+                source.close()
+            for line in source:
+                event = json.loads(line)
+                model = event["Actor"]["Attributes"].get(LABEL_MODEL, "")
+                self._hand_over(EngineEvent(model=ModelName(model), action=event["Action"]))
 
     def _hand_over(self, item: EngineEvent | Exception) -> None:
         with suppress(RuntimeError):  # the loop is closed: nobody listens any more

@@ -1,7 +1,7 @@
 """
 What a sealed container is, in the words of the Engine API: a pure function of the worker wanted and the engine at hand.
 
-Everything a worker may do is listed here, and everything else is refused by the kernel. It has no network, no capability and no way
+Everything a worker may do is listed here, and the kernel refuses everything else. It has no network, no capability and no way
 to gain one; it can write into its run directory, its KV directory, and memory of its own that counts against its limit.
 """
 

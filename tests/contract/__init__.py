@@ -1,0 +1,1 @@
+"""The container driver contract, one suite for all drivers."""
