@@ -1,0 +1,73 @@
+"""What every handler works with, and how paths are described."""
+
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from controller.config import Settings
+from controller.gateway.auth import Guard, Need
+from controller.gateway.inbound import Inbound
+from controller.gateway.lease import Session
+from controller.gateway.metrics import Metrics
+from controller.gateway.schemas import Body
+from controller.gateway.upstream import Workers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desk:
+    """
+    What every handler works with.
+
+    Attributes:
+        settings: the configuration.
+        session: the connection to the controller.
+        workers: the connections to the workers.
+        guard: who may ask for what.
+        metrics: what is counted.
+        openapi: the OpenAPI document, as JSON.
+
+    """
+
+    settings: Settings
+    session: Session
+    workers: Workers
+    guard: Guard
+    metrics: Metrics
+    openapi: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Path:
+    """
+    One method at one path.
+
+    Attributes:
+        method: in capitals.
+        path: a template; `{name}` stands for one segment, in the last place for all that follow.
+        need: what it asks of its callers.
+        handle: answers.
+        summary: one line for the documentation.
+        body: what it takes.
+        query: its query parameters, each with a JSON schema.
+        answers: a JSON schema of its answer.
+        streams: the answer may be a stream of events.
+
+    """
+
+    method: str
+    path: str
+    need: Need
+    handle: Callable[[Desk, Inbound], Awaitable[None]]
+    summary: str
+    body: type[Body] | None = None
+    query: dict[str, dict[str, Any]] = field(default_factory=dict)
+    answers: dict[str, Any] = field(default_factory=lambda: {"type": "object"})
+    content_type: str = "application/json"
+    streams: bool = False
+
+    def pattern(self) -> re.Pattern[str]:
+        """Return a pattern that matches the path, for one with placeholders."""
+        parts = re.split(r"\{(\w+)\}", self.path)
+        texts = [f"(?P<{part}>.+)" if index % 2 else re.escape(part) for index, part in enumerate(parts)]
+        return re.compile("".join(texts), re.DOTALL)

@@ -1,0 +1,132 @@
+"""uvicorn, with what it leaves out: limits on the request head, and errors in our form for what is no HTTP."""
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from typing import Final
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from controller.gateway.inbound import App
+from controller.gateway.problems import Fault, ProblemError
+
+HEAD_TIMEOUT_S: Final = 20.0
+"""How long a request head may take to arrive, and a new connection to send its first one."""
+KEEP_ALIVE_S: Final = 30
+"""How long an idle connection is kept: a client that talks now and then keeps its own."""
+
+
+class Listener(HttpToolsProtocol):
+    """One connection of a caller."""
+
+    max_header_bytes: int = 32 * 1024
+
+    def __init__(self, *args: object, **keywords: object) -> None:
+        """Start with an empty head."""
+        super().__init__(*args, **keywords)  # type: ignore[arg-type]
+        self._head_bytes = 0
+        self._in_head = True
+        self._head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Give the first head its time."""
+        super().connection_made(transport)
+        self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._head_is_late)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the timer."""
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Count what belongs to a head before the parser keeps it."""
+        if self._in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > self.max_header_bytes and self._still_in_head(data):
+                return
+        super().data_received(data)
+
+    def on_message_begin(self) -> None:
+        """Start the clock of a head."""
+        super().on_message_begin()
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._head_is_late)
+
+    def on_headers_complete(self) -> None:
+        """Stop the clock of a head."""
+        self._stop_timer()
+        self._in_head = False
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Expect the next head."""
+        super().on_message_complete()
+        self._in_head = True
+        self._head_bytes = 0
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP."""
+        self._refuse(ProblemError(Fault.BAD_REQUEST, f"wanted an HTTP/1.1 request: {msg}"))
+
+    def _still_in_head(self, data: bytes) -> bool:
+        """Refuse a head that has grown too large; a body that came in the same piece is no head."""
+        end = data.find(b"\r\n\r\n")
+        if end >= 0 and self._head_bytes - len(data) + end <= self.max_header_bytes:
+            return False
+        self._refuse(
+            ProblemError(Fault.LARGE_HEAD, f"wanted a request head of at most {self.max_header_bytes} bytes (gateway.max_header)")
+        )
+        return True
+
+    def _head_is_late(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.close()
+
+    def _refuse(self, error: ProblemError) -> None:
+        if self.transport.is_closing():
+            return
+        problem = error.problem
+        body = problem.body_bytes()
+        head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
+        self.transport.write(STATUS_LINE[problem.shape.status] + head + body)
+        self.transport.close()
+
+    def _stop_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+
+class Server(uvicorn.Server):
+    """A server whose signals are somebody else's business: it ends when it is told to, and nothing is raised again afterwards."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture none."""
+        yield
+
+
+def listener(*, max_header_bytes: int) -> type[Listener]:
+    """Return the protocol with its limit set; uvicorn makes one for each connection and passes nothing on."""
+    return type("LimitedListener", (Listener,), {"max_header_bytes": max_header_bytes})
+
+
+def server(app: App, *, host: str, port: int, max_header_bytes: int, grace_s: float) -> Server:
+    """Return a server that is ready to serve *app*."""
+    return Server(
+        uvicorn.Config(
+            app,
+            host=host,
+            port=port,
+            http=listener(max_header_bytes=max_header_bytes),
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=max(1, round(grace_s)),
+        )
+    )
