@@ -69,16 +69,18 @@ class Builder:
 
     def ensure(self, names: Iterable[str]) -> dict[str, str]:
         """Make what is missing, and return the tags of all images of this checkout that exist now."""
-        for recipe in recipes.find_recipes(list(names)):
-            tag = self.tag(recipe)
+        wanted = recipes.find_recipes(list(names))
+        tags = {recipe.name: self.tag(recipe) for recipe in RECIPES.values()}
+        for recipe in wanted:
+            tag = tags[recipe.name]
             if _exists(tag):
                 _docker("tag", tag, recipes.local_tag(recipe))
                 console.print(f"  [green]ready[/] {tag}")
             else:
                 self._ensure_base()
                 self._make(recipe, tag)
-        present = {recipe.name: self.tag(recipe) for recipe in RECIPES.values() if (self._project / recipe.folder).is_dir()}
-        return {name: tag for name, tag in present.items() if _exists(tag)}
+                _forget_old(recipe)
+        return {name: tag for name, tag in tags.items() if _exists(tag)}
 
     def record(self, tags: Mapping[str, str]) -> Path:
         """Write the tags where Compose and the tests read them."""
@@ -193,6 +195,13 @@ def _exists(tag: str) -> bool:
             return False
         raise
     return True
+
+
+def _forget_old(recipe: Recipe) -> None:
+    """Remove all but the newest few images of this name, so that working on the code does not fill the disk; one in use stays."""
+    listed = _docker("images", "--format", "{{.Tag}}", f"{recipes.REPOSITORY}/{recipe.name}").splitlines()
+    for tag in recipes.old_tags(listed):
+        subprocess.run(["docker", "rmi", f"{recipes.REPOSITORY}/{recipe.name}:{tag}"], capture_output=True, check=False)
 
 
 def _link_tree(source: Path, target: Path) -> None:

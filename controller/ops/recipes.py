@@ -6,6 +6,7 @@ file changes the tag; nothing else decides.
 """
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath, PurePosixPath
@@ -18,6 +19,9 @@ PYTHON_VERSION: Final = "3.11"
 """The Python of Debian 12, which is what the base image is."""
 GLIBC_MINOR: Final = 36
 """The C library of Debian 12 is 2.36: wheels made for an older one run, wheels made for a newer one do not."""
+KEPT_IMAGES: Final = 3
+"""Going back to the commit before needs no build."""
+CONTENT_TAG: Final = re.compile(r"[0-9a-f]{12}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +124,11 @@ def image_tag(recipe: Recipe, files: Mapping[str, bytes], *, base: str, torch: s
 def local_tag(recipe: Recipe) -> str:
     """Name the newest image of this checkout."""
     return f"{REPOSITORY}/{recipe.name}:local"
+
+
+def old_tags(newest_first: Sequence[str]) -> list[str]:
+    """Pick the tags of content that are not among the newest few; a name somebody chose is never picked."""
+    return [tag for tag in newest_first if CONTENT_TAG.fullmatch(tag)][KEPT_IMAGES:]
 
 
 def is_content(path: PurePath) -> bool:

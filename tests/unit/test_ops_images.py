@@ -58,6 +58,13 @@ def test_an_image_asked_for_twice_is_made_once() -> None:
     assert (CONTROLLER,) == recipes.find_recipes(["controller", "controller"])
 
 
+def test_only_old_images_of_content_are_forgotten() -> None:
+    """The newest three stay, and so does every name that is no hash."""
+    tags = ["local", *(f"{number:012x}" for number in range(5)), "mine"]
+
+    assert [f"{3:012x}", f"{4:012x}"] == recipes.old_tags(tags)
+
+
 @pytest.mark.parametrize(
     ("path", "expected"),
     [("worker/app.py", True), ("worker/__pycache__/app.pyc", False), (".mypy_cache/x", False), ("worker/.app.py.swp", False)],
