@@ -15,7 +15,9 @@ from controller.desk import Desk
 from controller.drivers.base import Driver
 from controller.drivers.docker import DockerDriver
 from controller.engines.base import Site
-from controller.pool import Host, Pool
+from controller.host import Host
+from controller.meter import Meter
+from controller.pool import Pool
 from controller.probes.host import read_cpu_count
 from controller.probes.memory import read_memory
 from controller.scheduler import Rules
@@ -58,10 +60,12 @@ async def serve(settings: Settings, driver: Driver) -> None:
         (home / folder).mkdir(parents=True, exist_ok=True)
     database = await asyncio.to_thread(open_database, home / "state.db")
     ledger, keys = Ledger(database), Keys(database)
-    pool = Pool(driver=driver, rules=_rules(settings), host=_host(settings), ledger=ledger, clock=time.monotonic)
+    host = _host(settings)
+    meter = Meter(driver=driver, ledger=ledger, host=host, clock=time.monotonic)
+    pool = Pool(driver=driver, rules=_rules(settings), host=host, meter=meter, clock=time.monotonic)
     cards = _Cards(keys)
     watcher = Watcher(Scanner(settings, ledger))
-    pool.on_measured(watcher.poke)
+    meter.on_measured(watcher.poke)
 
     async def keys_changed() -> None:
         await cards.read_keys()

@@ -19,7 +19,6 @@ from controller.probes.thermal import read_thermal
 from controller.router import unknown_model
 from controller.scheduler import Notice, Waiter
 from controller.spec import ModelName, ModelSpec
-from controller.state import Status
 from controller.store.catalog import Problem
 from controller.store.database import Database
 from controller.store.keys import ApiKey, Keys, Scope
@@ -97,7 +96,7 @@ class Desk:
             "power": [{"name": r.name, "watts": r.watts} for r in readings.thermal.rails],
             "disk": {"home_total_bytes": readings.disk.total_bytes, "home_free_bytes": readings.disk.free_bytes},
             "workers": [
-                reports.worker_row(w, leases=len(pool.scheduler.record(m).leases), usage=pool.usage.get(m), now=now)
+                reports.worker_row(w, leases=len(pool.scheduler.record(m).leases), usage=pool.meter.usage.get(m), now=now)
                 for m, w in sorted(pool.workers.items())
             ],
             "queue": [reports.queue_row(waiter, notice, now=now) for waiter, notice in queue],
@@ -113,7 +112,7 @@ class Desk:
                 spec,
                 worker=pool.workers.get(spec.name),
                 record=pool.scheduler.record(spec.name),
-                measured=pool.ledger.find(pool.host.ledger_key(spec)),
+                measured=pool.meter.ledger.find(pool.host.ledger_key(spec)),
                 now=now,
             )
             for spec in pool.models.values()
@@ -123,13 +122,13 @@ class Desk:
     async def performance(self, arguments: Arguments) -> dict[str, Any]:
         """Describe what was served and swapped lately."""
         window_s = _number(arguments, "window_s", DEFAULT_WINDOW_S)
-        return self._pool.journal.performance(self._pool.clock(), window_s=window_s)
+        return self._pool.meter.journal.performance(self._pool.clock(), window_s=window_s)
 
     async def plan(self, arguments: Arguments) -> dict[str, Any]:
         """Say what loading a model would do to the others."""
         pool, spec = self._pool, self._model(arguments)
         now = pool.clock()
-        resident = self._is_resident(spec.name)
+        resident = self._pool.is_resident(spec.name)
         held = {m: w.held_bytes for m, w in pool.workers.items() if w.held_bytes}
         return reports.plan_row(
             spec,
@@ -146,7 +145,7 @@ class Desk:
         spec, wait = self._model(arguments), _flag(arguments, "wait", default=True)
         if not wait:
             self._pool.begin_load(spec.name)
-            return {"model": spec.name, "state": "resident" if self._is_resident(spec.name) else "loading", "seconds": 0.0}
+            return {"model": spec.name, "state": "resident" if self._pool.is_resident(spec.name) else "loading", "seconds": 0.0}
         seconds = await self._pool.load(spec.name)
         return {
             "model": spec.name,
@@ -158,8 +157,7 @@ class Desk:
     async def unload(self, arguments: Arguments) -> dict[str, Any]:
         """Unload a model and wait until its memory is back."""
         spec, force = self._model(arguments), _flag(arguments, "force", default=False)
-        held = self._pool.workers.get(spec.name)
-        freed_bytes = held.held_bytes if held else 0
+        freed_bytes = self._pool.held_bytes(spec.name)
         seconds = await self._pool.unload(spec.name, force=force)
         return {"model": spec.name, "state": "stopped", "seconds": round(seconds, 3), "bytes": freed_bytes}
 
@@ -238,10 +236,6 @@ class Desk:
     def _rests(self, model: ModelName, now: float) -> bool:
         record = self._pool.scheduler.record(model)
         return record.resting and now < record.retry_at_s
-
-    def _is_resident(self, model: ModelName) -> bool:
-        worker = self._pool.workers.get(model)
-        return model in self._pool.scheduler.desired and worker is not None and worker.status is Status.READY
 
     def _model(self, arguments: Arguments) -> ModelSpec:
         name = arguments.get("model")

@@ -8,6 +8,7 @@ gateway comes again and renews its leases, while a buffer that grows without end
 import asyncio
 import contextlib
 import os
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -76,17 +77,8 @@ class Server:
     @contextlib.asynccontextmanager
     async def listening(self, path: Path) -> AsyncIterator[asyncio.Server]:
         """Listen on *path* as long as the block runs."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):
-            path.unlink()
-        mask = os.umask(0o117)
-        try:
-            server = await asyncio.start_unix_server(self._serve, str(path), limit=MAX_LINE_BYTES)
-        finally:
-            os.umask(mask)
-        path.chmod(_OPEN_TO_GROUP)
-        if os.geteuid() == 0:
-            os.chown(path, 0, GROUP_GID)
+        listener = _bind(path)
+        server = await asyncio.start_unix_server(self._serve, sock=listener, limit=MAX_LINE_BYTES)
         log.info("server.listening", socket=str(path))
         async with server:
             yield server
@@ -145,3 +137,19 @@ class Server:
             session.send(Failed(id=call.id, reason=exc.reason, message=str(exc), retry_after_s=exc.retry_after_s))
         except WindlassError as exc:
             session.send(Failed(id=call.id, reason=Reason.UNAVAILABLE, message=str(exc)))
+
+
+def _bind(path: Path) -> socket.socket:
+    """Make the socket, closed to everybody outside the group from its first moment on."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    mask = os.umask(0o777 & ~_OPEN_TO_GROUP)
+    try:
+        listener.bind(str(path))
+    finally:
+        os.umask(mask)
+    if os.geteuid() == 0:
+        os.chown(path, 0, GROUP_GID)
+    return listener

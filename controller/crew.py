@@ -1,0 +1,214 @@
+"""
+The hands of the pool: they do what a turn has decided, and look after the workers between turns.
+
+Nothing is decided here. What was done and what was seen goes into the fleet, and whoever owns the crew is told to look again.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Final, Protocol
+
+import structlog
+
+from controller import engines
+from controller.drivers.base import Driver
+from controller.errors import ContainerMissingError, EngineError, EngineUnavailableError, StoreError
+from controller.fleet import Fleet
+from controller.probes import readiness
+from controller.reconcile import Action, Create, Remove, Start, Stop
+from controller.spec import ModelName, ModelSpec, WorkerSpec
+from controller.state import Exit, ExitCause, RunId
+from controller.store import workdirs
+
+log: Final = structlog.get_logger()
+
+RESYNC_S: Final = 10.0
+"""How often the engine is asked although nothing was heard of it."""
+AWAY_PAUSE_S: Final = 1.0
+"""The pause before an engine that was away is asked again."""
+LIVENESS_S: Final = 3.0
+"""How often a ready worker is asked whether it still answers, and how long it may take to."""
+LIVENESS_STRIKES: Final = 3
+"""So many times in a row without an answer, and it is ended."""
+READ_BYTES_PER_S: Final = 50_000_000
+"""The slowest medium a model may lie on (an SD card), for the time a worker may take to become ready."""
+
+
+class Owner(Protocol):
+    """Whoever decides: it is told what happened, and looks again."""
+
+    def look_again(self) -> None:
+        """Take another turn: something in the fleet has changed."""
+        ...
+
+    def action_failed(self, model: ModelName, why: str) -> None:
+        """Hear that a container could not be made or started."""
+        ...
+
+    def container_started(self, model: ModelName) -> None:
+        """Hear that the engine has started a container."""
+        ...
+
+    def worker_ready(self, model: ModelName) -> None:
+        """Hear that a worker answers for the first time in its run."""
+        ...
+
+
+class Crew:
+    """
+    Performs actions and watches workers, in tasks of one group.
+
+    Attributes:
+        engine_away: why the container engine does not answer; `None` while it does.
+        models: the registered models.
+        specs: their containers.
+
+    """
+
+    def __init__(self, *, driver: Driver, fleet: Fleet, owner: Owner, clock: Callable[[], float]) -> None:
+        """Know whom to ask and whom to tell."""
+        self.engine_away: str | None = None
+        self.models: Mapping[ModelName, ModelSpec] = {}
+        self.specs: Mapping[ModelName, WorkerSpec] = {}
+        self._driver = driver
+        self._fleet = fleet
+        self._owner = owner
+        self._clock = clock
+        self._stale = asyncio.Event()
+        self._probing: set[tuple[ModelName, RunId]] = set()
+        self._strikes: dict[ModelName, int] = {}
+
+    async def look(self) -> None:
+        """Ask the engine for all containers, as long as it takes until it answers."""
+        while True:
+            number = self._fleet.begin_listing()
+            try:
+                containers = await self._driver.list()
+            except EngineError as exc:
+                self._went_away(str(exc))
+                await asyncio.sleep(AWAY_PAUSE_S)
+                continue
+            if self.engine_away is not None:
+                log.info("engine.back")
+                self.engine_away = None
+            self._fleet.end_listing(number, containers)
+            self._owner.look_again()
+            return
+
+    async def watch(self) -> None:
+        """Keep the fleet true until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._listen())
+            tasks.create_task(self._keep_looking())
+            tasks.create_task(self._keep_alive())
+
+    def perform(self, action: Action, tasks: asyncio.TaskGroup) -> None:
+        """Begin an action; one model has at most one under way."""
+        self._fleet.begin(action, self._clock())
+        tasks.create_task(_survived(self._perform(action)))
+
+    def greet(self, tasks: asyncio.TaskGroup) -> None:
+        """Wait for the first answer of every run that is up and has not answered."""
+        for model, run in self._fleet.unready():
+            if (model, run) not in self._probing and model in self.models:
+                self._probing.add((model, run))
+                tasks.create_task(_survived(self._await_ready(self.models[model], run)))
+
+    async def _perform(self, action: Action) -> None:
+        model = action.model
+        verb = type(action).__name__.lower()
+        try:
+            match action:
+                case Create():
+                    await asyncio.to_thread(workdirs.prepare, self.specs[model])
+                    await self._driver.create(self.specs[model])
+                case Start():
+                    await asyncio.to_thread(workdirs.prepare, self.specs[model])
+                    await self._driver.start(model)
+                    self._owner.container_started(model)
+                case Stop():
+                    await self._driver.kill(model)
+                case Remove():
+                    await self._driver.remove(model)
+        except EngineUnavailableError as exc:
+            self._went_away(str(exc))
+        except (ContainerMissingError, KeyError):  # removed by hand, or its model left the catalog meanwhile: look again
+            log.info("container.missing", model=model, action=verb)
+        except (EngineError, StoreError) as exc:
+            log.warning("container.failed", model=model, action=verb, error=str(exc))
+            if isinstance(action, Create | Start):
+                self._owner.action_failed(model, str(exc))
+        finally:
+            self._fleet.settle(model)
+            self._stale.set()
+
+    async def _await_ready(self, model: ModelSpec, run: RunId) -> None:
+        limit_s = engines.find(model.engine).start_timeout_s + model.weights_bytes / READ_BYTES_PER_S
+
+        def wanted() -> bool:
+            return (model.name, run) in self._fleet.unready()
+
+        try:
+            if await readiness.wait_ready(self.specs[model.name].socket, timeout_s=limit_s, still_wanted=wanted):
+                self._fleet.note_ready(model.name, run, self._clock())
+                self._owner.worker_ready(model.name)
+            elif wanted():
+                await self._end(model.name, run, ExitCause.NEVER_READY, f"it did not answer within {limit_s:.0f} s")
+        finally:
+            self._probing.discard((model.name, run))
+            self._owner.look_again()
+
+    async def _end(self, model: ModelName, run: RunId, cause: ExitCause, detail: str) -> None:
+        log.warning("worker.ended", model=model, cause=cause.value, detail=detail)
+        self._fleet.judge(model, run, Exit(cause=cause, code=137, detail=detail))
+        try:
+            await self._driver.kill(model)
+        except EngineError as exc:
+            log.warning("container.failed", model=model, action="kill", error=str(exc))
+        self._stale.set()
+
+    async def _keep_looking(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RESYNC_S):
+                    await self._stale.wait()
+            self._stale.clear()
+            await self.look()
+
+    async def _listen(self) -> None:
+        """Listen to the engine: it tells of a death sooner than any question would."""
+        while True:
+            try:
+                async for _ in self._driver.events():
+                    self._stale.set()
+            except EngineError as exc:
+                self._went_away(str(exc))
+            await asyncio.sleep(AWAY_PAUSE_S)
+
+    async def _keep_alive(self) -> None:
+        """Find workers that run and answer nothing: stuck, or frozen from outside."""
+        while True:
+            await asyncio.sleep(LIVENESS_S)
+            ready = dict(self._fleet.ready())
+            self._strikes = {m: n for m, n in self._strikes.items() if m in ready}
+            sockets = [(m, run, self.specs[m].socket) for m, run in ready.items() if m in self.specs]
+            answers = await asyncio.gather(*(readiness.health(s, timeout_s=LIVENESS_S) for _, _, s in sockets))
+            for (model, run, _), status in zip(sockets, answers, strict=True):
+                self._strikes[model] = 0 if status is not None else self._strikes.get(model, 0) + 1
+                if self._strikes[model] >= LIVENESS_STRIKES and (model, run) in self._fleet.ready():
+                    await self._end(model, run, ExitCause.UNRESPONSIVE, "it stopped answering")
+
+    def _went_away(self, why: str) -> None:
+        if self.engine_away is None:
+            log.warning("engine.away", error=why)
+        self.engine_away = why
+        self._stale.set()
+
+
+async def _survived(work: Coroutine[Any, Any, None]) -> None:
+    """Keep one failing task from ending the whole group; what it could not do, the next turn asks for again."""
+    try:
+        await work
+    except Exception:  # the pool must outlive a bug in one action
+        log.exception("pool.task_failed")

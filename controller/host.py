@@ -1,0 +1,57 @@
+"""The box that workers are made on: what each engine must know of it, and the containers that follow for every model."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from controller import engines
+from controller.engines.base import Site
+from controller.spec import ModelName, ModelSpec, WorkerSpec
+from controller.store.ledger import LedgerKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """
+    What is known of the box.
+
+    Attributes:
+        sites: what each engine must know, by the engine's name.
+        device: what measurements hold for.
+
+    """
+
+    sites: Mapping[str, Site]
+    device: str
+
+    def worker(self, model: ModelSpec) -> WorkerSpec:
+        """Describe the container that serves *model* here."""
+        return engines.find(model.engine).worker(model, self.sites[model.engine])
+
+    def ledger_key(self, model: ModelSpec) -> LedgerKey:
+        """Return what a measurement of *model* holds for here."""
+        return LedgerKey.of(model, image=self.sites[model.engine].image, device=self.device)
+
+
+class WorkerSpecs(Mapping[ModelName, WorkerSpec]):
+    """The containers of all registered models, each described when somebody looks: there may be ten thousand."""
+
+    def __init__(self, models: Mapping[ModelName, ModelSpec], host: Host) -> None:
+        """Describe nothing yet."""
+        self._models = models
+        self._host = host
+        self._known: dict[ModelName, WorkerSpec] = {}
+
+    def __getitem__(self, model: ModelName) -> WorkerSpec:
+        """Describe one."""
+        found = self._known.get(model)
+        if found is None:
+            found = self._known[model] = self._host.worker(self._models[model])
+        return found
+
+    def __iter__(self) -> Iterator[ModelName]:
+        """Go through the models."""
+        return iter(self._models)
+
+    def __len__(self) -> int:
+        """Count the models."""
+        return len(self._models)

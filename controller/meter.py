@@ -1,0 +1,180 @@
+"""Measures what the workers take and how they do, and writes it into journal and ledger."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from controller.drivers.base import Driver, Usage
+from controller.errors import EngineError, StoreError
+from controller.fleet import Fleet
+from controller.host import Host
+from controller.journal import Journal, Load, Served, Unload
+from controller.spec import ModelName, ModelSpec
+from controller.state import ExitCause, Worker
+from controller.store.ledger import Ledger
+from controller.wire import Release
+
+log: Final = structlog.get_logger()
+
+SAMPLE_S: Final = 2.0
+FLUSH_S: Final = 15.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Arrival:
+    """A load under way: when it was decided, when its container was told to start and did, and who left for it."""
+
+    decided_s: float
+    told_s: float | None = None
+    started_s: float | None = None
+    evicted: tuple[ModelName, ...] = ()
+
+
+class Meter:
+    """
+    Keeps the figures.
+
+    Attributes:
+        journal: what happened lately.
+        ledger: what is known of each model.
+        usage: the memory of each ready worker, as last sampled.
+
+    """
+
+    def __init__(self, *, driver: Driver, ledger: Ledger, host: Host, clock: Callable[[], float]) -> None:
+        """Start with what the ledger knows."""
+        self.journal = Journal()
+        self.ledger = ledger
+        self.usage: dict[ModelName, Usage] = {}
+        self._driver = driver
+        self._host = host
+        self._clock = clock
+        self._arrivals: dict[ModelName, Arrival] = {}
+        self._departures: dict[ModelName, float] = {}
+        self._measured: Callable[[], None] = lambda: None
+
+    def on_measured(self, hook: Callable[[], None]) -> None:
+        """Call *hook* when a measurement may have changed a footprint."""
+        self._measured = hook
+
+    async def keep_sampling(self, fleet: Fleet, model_of: Callable[[ModelName], ModelSpec | None]) -> None:
+        """Sample memory and flush the ledger until cancelled."""
+        flushed_s = self._clock()
+        while True:
+            await asyncio.sleep(SAMPLE_S)
+            ready = dict(fleet.ready())
+            self.usage = {m: u for m, u in self.usage.items() if m in ready}
+            for model in ready:
+                with contextlib.suppress(EngineError):
+                    usage = self.usage[model] = await self._driver.usage(model)
+                    if (spec := model_of(model)) is not None:
+                        key = self._host.ledger_key(spec)
+                        self.ledger.saw_memory(key, anon_bytes=usage.anon_bytes, peak_bytes=usage.peak_bytes)
+            if self._clock() - flushed_s >= FLUSH_S:
+                flushed_s = self._clock()
+                await self._flush()
+
+    def wanted(self, model: ModelName, evicted: tuple[ModelName, ...]) -> None:
+        """Note that a model was decided to be loaded."""
+        self._arrivals[model] = Arrival(decided_s=self._clock(), evicted=evicted)
+        log.info("model.wanted", model=model, evicting=list(evicted))
+
+    def unwanted(self, model: ModelName) -> None:
+        """Note that a load was given up, or that a model is to leave."""
+        self._arrivals.pop(model, None)
+
+    def told_to_start(self, model: ModelName) -> None:
+        """Note that a container was told to start."""
+        if (arrival := self._arrivals.get(model)) is not None:
+            arrival.told_s = self._clock()
+
+    def told_to_stop(self, model: ModelName) -> None:
+        """Note that a container was told to stop."""
+        self._departures[model] = self._clock()
+
+    def started(self, model: ModelName) -> None:
+        """Note that the engine has started a container."""
+        if (arrival := self._arrivals.get(model)) is not None:
+            arrival.started_s = self._clock()
+
+    def ready(self, spec: ModelSpec) -> float | None:
+        """Note that a worker answers, and return the seconds its load took, if it was one."""
+        now, arrival = self._clock(), self._arrivals.pop(spec.name, None)
+        if arrival is None or arrival.told_s is None:
+            log.info("worker.ready", model=spec.name)
+            return None
+        started_s = arrival.started_s or arrival.told_s
+        load = Load(
+            model=spec.name,
+            at_s=now,
+            weights_bytes=spec.weights_bytes,
+            room_s=arrival.told_s - arrival.decided_s,
+            start_s=started_s - arrival.told_s,
+            ready_s=now - started_s,
+            evicted=arrival.evicted,
+        )
+        self.journal.add(load)
+        load_s = load.start_s + load.ready_s
+        self.ledger.saw_load(self._host.ledger_key(spec), load_s=load_s)
+        log.info(
+            "worker.ready",
+            model=spec.name,
+            took_s=round(load.total_s, 3),
+            room_s=round(load.room_s, 3),
+            start_s=round(load.start_s, 3),
+            ready_s=round(load.ready_s, 3),
+        )
+        return load_s
+
+    def stopped(self, worker: Worker) -> bool:
+        """Note that a worker is not running; true if that is news and was asked for."""
+        since_s = self._departures.pop(worker.model, None)
+        if since_s is None:
+            return False
+        now = self._clock()
+        self.journal.add(Unload(model=worker.model, at_s=now, seconds=now - since_s, memory_bytes=worker.memory_bytes))
+        log.info("worker.stopped", model=worker.model, took_s=round(now - since_s, 3))
+        return True
+
+    def failed(self, worker: Worker, spec: ModelSpec | None) -> None:
+        """Note that a worker ended without being asked to."""
+        ended = worker.exit
+        assert ended is not None, "a worker that failed has ended"
+        self.journal.failed()
+        log.warning("worker.failed", model=worker.model, cause=ended.cause.value, code=ended.code, detail=ended.detail)
+        if ended.cause is ExitCause.OUT_OF_MEMORY and spec is not None:
+            self.ledger.saw_out_of_memory(self._host.ledger_key(spec), limit_bytes=worker.memory_bytes)
+            self._measured()
+
+    def served(self, spec: ModelSpec | None, model: ModelName, report: Release, *, waited_s: float, total_s: float) -> None:
+        """Note a lease that was given back."""
+        self.journal.add(
+            Served(
+                model=model,
+                at_s=self._clock(),
+                outcome=report.outcome,
+                waited_s=waited_s,
+                first_token_s=report.first_token_s,
+                total_s=total_s,
+                prompt_tokens=report.prompt_tokens,
+                completion_tokens=report.completion_tokens,
+            )
+        )
+        if spec is None or report.outcome != "ok":
+            return
+        decoding_s = (report.total_s or 0.0) - (report.first_token_s or 0.0)
+        later_tokens = report.completion_tokens - 1
+        speed = later_tokens / decoding_s if later_tokens > 0 and decoding_s > 0 and report.first_token_s else 0.0
+        tokens = report.prompt_tokens + report.completion_tokens
+        self.ledger.saw_request(self._host.ledger_key(spec), tokens=tokens, tokens_per_s=speed)
+
+    async def _flush(self) -> None:
+        try:
+            if await asyncio.to_thread(self.ledger.flush):
+                self._measured()
+        except StoreError as exc:
+            log.warning("ledger.not_written", error=str(exc))
