@@ -1,0 +1,58 @@
+"""What a worker is asked to be, and the hash that tells one from another."""
+
+import re
+from dataclasses import FrozenInstanceError, fields, replace
+from pathlib import PurePosixPath
+
+import pytest
+
+from controller.spec import ModelName, Mount, WorkerSpec
+
+SPEC = WorkerSpec(
+    model=ModelName("mini"),
+    image="windlass/llama-cpp:local",
+    argv=("--model", "/model/weights.gguf"),
+    mounts=(Mount(source=PurePosixPath("/home/models/mini"), target=PurePosixPath("/model"), read_only=True),),
+    memory_bytes=1000,
+    socket=PurePosixPath("/run/workers/mini/worker.sock"),
+)
+
+CHANGED = {
+    "model": ModelName("maxi"),
+    "image": "windlass/llama-cpp:other",
+    "argv": ("--model", "/model/other.gguf"),
+    "mounts": (replace(SPEC.mounts[0], read_only=False),),
+    "socket": PurePosixPath("/run/workers/mini/other.sock"),
+    "env": {"THREADS": "2"},
+    "devices": ("gpu",),
+    "pids_limit": 255,
+}
+
+
+def test_the_hash_is_twelve_hex_digits() -> None:
+    """It fits into a label and is read by people."""
+    assert re.fullmatch(r"[0-9a-f]{12}", SPEC.spec_hash)
+
+
+def test_equal_specs_have_one_hash_whatever_the_order_of_their_environment() -> None:
+    """The environment is a mapping; its order means nothing."""
+    one, other = replace(SPEC, env={"A": "1", "B": "2"}), replace(SPEC, env={"B": "2", "A": "1"})
+
+    assert one.spec_hash == other.spec_hash
+
+
+@pytest.mark.parametrize("name", sorted({field.name for field in fields(WorkerSpec)} - {"memory_bytes"}))
+def test_every_field_but_the_memory_changes_the_hash(name: str) -> None:
+    """A difference that does not show would leave an old container in place."""
+    assert replace(SPEC, **{name: CHANGED[name]}).spec_hash != SPEC.spec_hash  # type: ignore[arg-type]
+
+
+def test_another_limit_alone_keeps_the_hash() -> None:
+    """A measurement that moves the limit is no reason to end a worker that runs."""
+    assert replace(SPEC, memory_bytes=1001).spec_hash == SPEC.spec_hash
+
+
+def test_a_spec_cannot_be_changed() -> None:
+    """Values are shared freely because nobody can write to them."""
+    with pytest.raises(FrozenInstanceError):
+        SPEC.image = "other"  # type: ignore[misc]
