@@ -1,0 +1,113 @@
+"""The process: listen at once, load beside it, answer when ready."""
+
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from worker import folder
+from worker.arguments import Arguments, parse
+
+if TYPE_CHECKING:
+    from worker.served import Served
+
+_KEEP_ALIVE_S: Final = 600
+"""The gateway keeps its connections; one that is closed just as a request is written would be a failed request."""
+_QUIET: Final = {
+    # No network is there to be asked, no home directory to be written, and nobody to look at a progress bar.
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_HOME": "/tmp/hf",  # noqa: S108 - the container's own tmpfs
+    "TORCHINDUCTOR_CACHE_DIR": "/tmp/torch",  # noqa: S108
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Serve until told to end; a model that cannot be loaded ends the process with status 1."""
+    begun_s = time.monotonic()
+    arguments = parse(argv)
+    os.umask(0o007)
+    os.environ.update(_QUIET, OMP_NUM_THREADS=str(arguments.threads))
+    loading = _begin_loading(arguments)
+    # Imported while the other thread imports torch.
+    import uvicorn  # noqa: PLC0415
+
+    from worker import app, runner  # noqa: PLC0415
+
+    computing = runner.Runner(parallel=arguments.parallel, surroundings=_surroundings)
+    service = app.Service(arguments=arguments, runner=computing)
+    config = uvicorn.Config(
+        app.build(service),
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=5,
+    )
+    server = uvicorn.Server(config)
+
+    def loaded(outcome: "Future[Served]") -> None:
+        error = outcome.exception()
+        if error is not None:
+            _log("load.failed", reason=str(error), kind=type(error).__name__)
+            server.should_exit = True
+            return
+        computing.start()
+        service.served = outcome.result()
+        _log("ready", model=arguments.model_name, took_s=round(time.monotonic() - begun_s, 3), device=service.served.device)
+
+    loading.add_done_callback(loaded)
+    server.run(sockets=[_listen(arguments.socket)])
+    return 1 if loading.done() and loading.exception() else 0
+
+
+def _begin_loading(arguments: Arguments) -> "Future[Served]":
+    outcome: Future[Served] = Future()
+
+    def load() -> None:
+        try:
+            config = folder.check(arguments.model)
+            from worker import loading  # noqa: PLC0415 - torch and transformers; a refused folder is told before they are imported
+
+            outcome.set_result(loading.load(arguments, config))
+        except BaseException as exc:  # noqa: BLE001 - told to whoever holds the outcome
+            outcome.set_exception(exc)
+
+    threading.Thread(target=load, name="load", daemon=True).start()
+    return outcome
+
+
+def _surroundings() -> AbstractContextManager[object]:
+    import torch  # noqa: PLC0415 - loaded by now
+
+    surroundings: AbstractContextManager[object] = torch.inference_mode()
+    return surroundings
+
+
+def _listen(path: Path) -> socket.socket:
+    """Bind the socket with the umask's mode; what a killed worker left behind is in the way and of no use."""
+    path.unlink(missing_ok=True)
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listening.bind(str(path))
+    return listening
+
+
+def _log(event: str, **keys: object) -> None:
+    sys.stderr.write(json.dumps({"event": event, **keys}) + "\n")
+    sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    status = main(sys.argv[1:])
+    # A thread may still be inside torch; taking the interpreter apart under it would end in a crash instead of this status.
+    os._exit(status)
