@@ -275,10 +275,9 @@ async def _health(desk: Desk) -> tuple[str, list[str]]:
         status = await desk.session.call("status", timeout_s=HEALTH_TIMEOUT_S)
     except ProblemError as exc:
         return "failing", [str(exc)]
-    said = status.get("health") if isinstance(status, dict) else None
-    if isinstance(said, dict):
-        return str(said.get("status", "ok")), [str(reason) for reason in said.get("reasons", ())]
-    return str(said or "ok"), []
+    if not isinstance(status, dict):
+        return "ok", []
+    return str(status.get("state", "ok")), [str(reason) for reason in status.get("reasons", ())]
 
 
 async def status(desk: Desk, inbound: Inbound) -> None:

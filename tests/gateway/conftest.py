@@ -1,0 +1,97 @@
+"""The gateway's world: itself under a real server, and a controller and workers that obey the test."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from controller.config import GatewaySettings, Settings
+from controller.gateway.app import build
+from controller.gateway.lease import Session
+from controller.gateway.listener import Server, server
+from tests.gateway.fakes import CHAT, COMPLETIONS, EMBEDDINGS, FakeController, FakeWorker, card
+from tests.waiting import until
+
+
+@dataclass(kw_only=True)
+class World:
+    """A running gateway and what is around it."""
+
+    controller: FakeController
+    workers: dict[str, FakeWorker]
+    session: Session
+    server: Server
+    port: int
+    http: httpx.AsyncClient
+
+    async def ask(self, path: str, body: Any, **options: Any) -> httpx.Response:
+        """POST *body* as JSON."""
+        return await self.http.post(path, json=body, **options)
+
+    async def chat(self, **fields: Any) -> httpx.Response:
+        """Ask `mini` something."""
+        return await self.ask(CHAT, {"model": "mini", "messages": [{"role": "user", "content": "hi"}], **fields})
+
+    async def idle(self) -> None:
+        """Wait until no lease is held or waited for."""
+        await until("all leases to be given back", lambda: self.controller.leases == 0 and self.session.held == 0)
+
+
+Make = Callable[..., Awaitable[World]]
+
+
+@asynccontextmanager
+async def running(folder: Path, *, away_limit_s: float = 5.0, **gateway: Any) -> AsyncIterator[World]:
+    """Run a gateway with these settings, in front of two generators and an embedder."""
+    controller = FakeController(folder / "controller.sock")
+    workers = {name: FakeWorker(folder / f"{name}.sock", name) for name in ("mini", "large", "vectors")}
+    controller.models = {
+        "mini": card("mini"),
+        "large": card("large", context_tokens=8192, chat=False, api_paths=(COMPLETIONS,), tags=("german",)),
+        "vectors": card("vectors", api_paths=(EMBEDDINGS,), chat=False),
+    }
+    controller.sockets = {name: worker.path for name, worker in workers.items()}
+    controller.answers = {"status": {"state": "ok", "reasons": [], "queue": []}, "models": {"models": []}}
+    await controller.start()
+    for worker in workers.values():
+        await worker.start()
+    settings = Settings(gateway=GatewaySettings(listen="127.0.0.1:0", **gateway))
+    session = Session(str(controller.path), away_limit_s=away_limit_s)
+    served = server(build(settings, session), host="127.0.0.1", port=0, max_header_bytes=settings.gateway.max_header, grace_s=1.0)
+    tasks = [asyncio.create_task(session.run()), asyncio.create_task(served.serve())]
+    try:
+        await until("the gateway to listen", lambda: served.started and session.directory is not None)
+        port = served.servers[0].sockets[0].getsockname()[1]
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
+            yield World(controller=controller, workers=workers, session=session, server=served, port=port, http=client)
+    finally:
+        served.should_exit = True
+        await tasks[1]
+        tasks[0].cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for worker in workers.values():
+            await worker.stop()
+        await controller.stop()
+
+
+@pytest.fixture
+async def make(tmp_path: Path) -> AsyncIterator[Make]:
+    """Make a world with settings of its own."""
+    async with AsyncExitStack() as stack:
+
+        async def made(**settings: Any) -> World:
+            return await stack.enter_async_context(running(tmp_path, **settings))
+
+        yield made
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    """Make a world with the default settings."""
+    async with running(tmp_path) as made:
+        yield made
