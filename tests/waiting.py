@@ -9,7 +9,7 @@ from typing import Any
 STEP_S = 0.02
 
 
-async def until(what: str, look: Callable[[], Any], *, deadline_s: float = 20.0) -> Any:
+async def until(what: str, look: Callable[[], Any], *, deadline_s: float = 20.0) -> Any:  # noqa: ANN401 -- whatever *look* returns
     """Look again and again until what is seen is true, and return it; fail with *what* when the deadline has passed."""
     ends_s = time.monotonic() + deadline_s
     while True:

@@ -2,17 +2,20 @@
 The Docker driver: the only place that knows the Docker SDK.
 
 The SDK blocks, so every call runs in a thread and has a time limit. What it raises stops here: callers see our own errors.
-Nothing is remembered between calls but the connection, and that is negotiated again after the engine was away.
+Two things are remembered between calls: the connection, which is negotiated again after the engine was away; and, for a few
+seconds, how a container's last run ended, which only a start can change, and a start of ours forgets it.
 """
 
 import asyncio
 import json
+import math
 import os
 import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
+from datetime import datetime
 from typing import Any, Final, TypeVar
 
 import docker
@@ -35,8 +38,13 @@ _CHANGE_S: Final = 60.0
 _MARGIN_S: Final = 1.0
 """How much later than the SDK's own limit we stop waiting for its thread."""
 
+_ENDED_S: Final = 5.0
+"""How long a start by somebody else that failed at once may stay unseen."""
+_OOM_NEWS_S: Final = 0.1
 _NEVER: Final = "0001-01-01T00:00:00Z"
 """How the engine writes the time of something that has not happened."""
+_UNUSED: Final = {"StartedAt": _NEVER, "Running": False}
+"""The state of a container that was made and never started."""
 _SIGKILL: Final = 128 + 9
 _SIGTERM: Final = 128 + 15
 _ACTIONS: Final = ("create", "start", "die", "oom", "destroy", "pause", "unpause")
@@ -58,21 +66,25 @@ class DockerDriver:
     Args:
         owner: the value of the owner label; containers with another one, or with none, do not exist for this driver.
         url: the engine's address; without it `DOCKER_HOST` or the default socket.
+        read_limit_s: the time limit of calls that only look.
 
     """
 
-    def __init__(self, owner: str, *, url: str | None = None) -> None:
+    def __init__(self, owner: str, *, url: str | None = None, read_limit_s: float = _READ_S) -> None:
         """Remember where the engine is; the first call connects."""
         self._owner = owner
         self._url = url or os.environ.get("DOCKER_HOST") or _DEFAULT_URL
+        self._read_s = read_limit_s
         self._clients: dict[float, _Client] = {}
         self._connecting = threading.Lock()
         self._info: EngineInfo | None = None
         self._streams: set[_Stream] = set()
+        self._ended: dict[str, tuple[Container, float]] = {}
+        self._killed: set[str] = set()
 
     async def list(self) -> Sequence[Container]:
         """Return every container of this owner, running or not, in the order of their models."""
-        return await self._call("list the workers", _READ_S, lambda client: _list(client, self._owner))
+        return await self._call("list the workers", self._read_s, self._list)
 
     async def create(self, spec: WorkerSpec) -> None:
         """
@@ -110,8 +122,12 @@ class DockerDriver:
         def start(client: _Client) -> None:
             container = self._the(client, model)
             # A paused container refuses to be started, and it runs: then the wanted state holds.
-            with _unless(lambda: _state(client, container)["Running"]):
-                client.start(container)
+            try:
+                with _unless(lambda: _state(client, container)["Running"]):
+                    client.start(container)
+            finally:
+                self._ended.pop(container, None)
+                self._killed.discard(container)
 
         await self._call(f"start {model}", _CHANGE_S, start)
 
@@ -120,6 +136,7 @@ class DockerDriver:
 
         def kill(client: _Client) -> None:
             container = self._the(client, model)
+            self._killed.add(container)
             with _unless(lambda: not _state(client, container)["Running"]):
                 client.kill(container, signal="SIGKILL")
             client.wait(container, condition="not-running", timeout=int(_CHANGE_S))
@@ -132,6 +149,7 @@ class DockerDriver:
         def remove(client: _Client) -> None:
             for container in self._find(client, model):
                 with suppress(docker.errors.NotFound):
+                    self._killed.discard(container)
                     try:
                         client.remove_container(container, force=True, v=True)
                     except docker.errors.APIError as exc:
@@ -151,14 +169,15 @@ class DockerDriver:
         """
 
         def usage(client: _Client) -> Usage:
-            # `one_shot` spares the engine's second sample, which costs a second and serves only to compute CPU shares.
+            # `one_shot` spares the engine's second sample. Before version 25 it still waits for the tick of a collector that
+            # all calls share, up to a second: whoever asks for several containers should ask for all at once.
             stats = client.stats(self._the(client, model), stream=False, one_shot=True)
             found = parse_usage(stats.get("memory_stats") or {})
             if found is None:
                 raise EngineError(f"usage of {model}: wanted its memory, got no figures; it does not run")
             return found
 
-        return await self._call(f"usage of {model}", _READ_S, usage)
+        return await self._call(f"usage of {model}", self._read_s, usage)
 
     async def logs(self, model: ModelName, *, tail: int) -> str:
         """Return the last *tail* lines the worker wrote to its standard output and error."""
@@ -167,11 +186,11 @@ class DockerDriver:
             raw: bytes = client.logs(self._the(client, model), tail=tail)
             return raw.decode(errors="replace")
 
-        return await self._call(f"logs of {model}", _READ_S, logs)
+        return await self._call(f"logs of {model}", self._read_s, logs)
 
     async def info(self) -> EngineInfo:
         """Ask the engine what it is and what it can enforce."""
-        self._info = await self._call("ask the engine about itself", _READ_S, lambda client: _engine_info(client.info()))
+        self._info = await self._call("ask the engine about itself", self._read_s, lambda client: _engine_info(client.info()))
         return self._info
 
     def events(self) -> AsyncIterator[EngineEvent]:
@@ -218,7 +237,7 @@ class DockerDriver:
 
     def _connect(self, limit_s: float) -> _Client:
         self._knock()
-        return docker.APIClient(base_url=self._url, version="auto", timeout=int(limit_s))
+        return docker.APIClient(base_url=self._url, version="auto", timeout=math.ceil(limit_s))
 
     def _client(self, limit_s: float) -> _Client:
         self._knock()
@@ -238,8 +257,33 @@ class DockerDriver:
     def _forget(self) -> None:
         """Drop the connections: the engine may come back as another version, and that is settled when connecting."""
         clients, self._clients, self._info = self._clients, {}, None
+        self._ended.clear()
         for client in clients.values():
             client.close()
+
+    def _list(self, client: _Client) -> Sequence[Container]:
+        found = []
+        for row in client.containers(all=True, filters=_labelled(self._owner)):
+            with suppress(docker.errors.NotFound):  # removed since it was listed
+                found.append(self._look(client, row))
+        return sorted(found, key=lambda container: container.model)
+
+    def _look(self, client: _Client, row: Mapping[str, Any]) -> Container:
+        """Return one container of the list; most of many do not run, and those need no call of their own."""
+        if row["State"] == "created":
+            return _container(row["Labels"], _UNUSED)
+        now_s = time.monotonic()
+        known = self._ended.get(row["Id"])
+        if known and row["State"] == "exited" and now_s - known[1] < _ENDED_S:
+            return known[0]
+        state = _state(client, row["Id"])
+        if row["Id"] not in self._killed and _may_be_news(state):
+            time.sleep(_OOM_NEWS_S)
+            state = _state(client, row["Id"])
+        found = _container(row["Labels"], state)
+        if not found.running:
+            self._ended[row["Id"]] = (found, now_s)
+        return found
 
     def _find(self, client: _Client, model: ModelName) -> Sequence[str]:
         return [found["Id"] for found in client.containers(all=True, filters=_labelled(self._owner, f"{LABEL_MODEL}={model}"))]
@@ -348,31 +392,34 @@ def _labelled(owner: str, *more: str) -> dict[str, list[str]]:
     return {"label": [f"{LABEL_OWNER}={owner}", *(more or (LABEL_MODEL,))]}
 
 
-def _list(client: _Client, owner: str) -> Sequence[Container]:
-    found = []
-    for row in client.containers(all=True, filters=_labelled(owner)):
-        with suppress(docker.errors.NotFound):  # removed since it was listed
-            found.append(_container(client.inspect_container(row["Id"])))
-    return sorted(found, key=lambda container: container.model)
-
-
 def _state(client: _Client, container: str) -> Mapping[str, Any]:
     state: Mapping[str, Any] = client.inspect_container(container)["State"]
     return state
 
 
-def _container(shown: Mapping[str, Any]) -> Container:
-    labels, state = shown["Config"]["Labels"], shown["State"]
+def _container(labels: Mapping[str, str], state: Mapping[str, Any]) -> Container:
     run = NEVER_RAN if state["StartedAt"] in {"", _NEVER} else RunId(state["StartedAt"])
     memory = labels.get(LABEL_MEMORY, "")
     return Container(
         model=ModelName(labels[LABEL_MODEL]),
         running=state["Running"],
-        memory_bytes=int(memory) if memory.isdecimal() else shown["HostConfig"]["Memory"],
+        memory_bytes=int(memory) if memory.isdecimal() else 0,
         spec_hash=labels.get(LABEL_SPEC, ""),
         run=run,
         exit=None if state["Running"] or run == NEVER_RAN else _exit(state),
     )
+
+
+def _may_be_news(state: Mapping[str, Any]) -> bool:
+    """
+    Say whether the engine may only just have learned of a SIGKILL and not yet of its reason.
+
+    That the kernel did it for want of memory reaches the engine on another way than the death itself, and may come after it.
+    """
+    if state["Running"] or state["OOMKilled"] or state["ExitCode"] != _SIGKILL:
+        return False
+    ago_s = time.time() - datetime.fromisoformat(state["FinishedAt"]).timestamp()
+    return 0 <= ago_s < 1
 
 
 def _exit(state: Mapping[str, Any]) -> Exit:

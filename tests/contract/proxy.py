@@ -1,4 +1,4 @@
-"""Stand between a client and the engine's socket, and cut the line: an engine that goes away without stopping one that others use."""
+"""Stand between a client and the engine, and cut the line: an engine that goes away, without stopping one that others use."""
 
 import asyncio
 import os

@@ -4,6 +4,7 @@ What the contract suite may do to a worker behind the driver's back, once for ea
 A rig is a driver, an engine behind it, and the hands and faults of the world: what a kernel, a crash or a person does.
 """
 
+# ruff: noqa: D102, ANN401 -- the protocol says what its parts mean, and changes of a spec are of any type
 from typing import Any, Protocol
 
 from controller.drivers.base import Driver
@@ -24,8 +25,10 @@ class Rig(Protocol):
 
     @property
     def driver(self) -> Driver: ...
+
     @property
     def owner(self) -> str: ...
+
     def another(self, owner: str) -> Driver:
         """Return one more driver on the same engine."""
         ...
@@ -60,7 +63,9 @@ class Rig(Protocol):
         ...
 
     async def engine_goes(self) -> None: ...
+
     async def engine_returns(self) -> None: ...
+
     async def close(self) -> None: ...
 
 

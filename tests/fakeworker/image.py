@@ -26,7 +26,7 @@ def base_image(client: docker.APIClient) -> str:
 
 def tag(client: docker.APIClient) -> str:
     """Return the tag for what the folder and the base are now."""
-    digest = hashlib.sha256(client.inspect_image(base_image(client))["Id"].encode())
+    digest = hashlib.sha256(client.inspect_image(base_image(client))["Id"].encode())  # type: ignore[no-untyped-call]
     for name in FILES:
         digest.update((FOLDER / name).read_bytes())
     return f"{REPOSITORY}:{digest.hexdigest()[:12]}"
@@ -39,7 +39,7 @@ def ensure(client: docker.APIClient) -> str:
     with lock.open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         try:
-            client.inspect_image(wanted)
+            client.inspect_image(wanted)  # type: ignore[no-untyped-call]
         except docker.errors.ImageNotFound:
             _build(client, wanted)
     return wanted

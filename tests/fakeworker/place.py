@@ -34,7 +34,7 @@ class Place:
         self.root = Path(tempfile.mkdtemp(prefix=f"{owner}-"))
         self.root.chmod(0o755)
 
-    def spec(self, model: str, *arguments: str, memory_bytes: int = 64 * MIB, **changes: Any) -> WorkerSpec:
+    def spec(self, model: str, *arguments: str, memory_bytes: int = 64 * MIB, **changes: Any) -> WorkerSpec:  # noqa: ANN401
         """Make the directories of a fake worker, as the controller does, and describe it."""
         folder, run, kv = (self.root / kind / model for kind in ("models", "workers", "kv"))
         for directory in (folder, run, kv):

@@ -1,14 +1,15 @@
 """
 A worker without a model.
 
-Serves HTTP on a Unix socket like a real one and answers with what it was asked, so that a test sees which model answered which prompt.
-Needs Python's standard library only, and runs in its image or as a plain process. Options it does not know are ignored, and it takes
-`--host` and `--alias` for `--socket` and `--model-name`, so it can stand in for llama.cpp's server. If `/model/fakeworker.args` exists,
-its words are options too: then each model's folder says how its worker misbehaves.
+Serves HTTP on a Unix socket like a real one and answers with what it was asked, so that a test sees which model answered what.
+Needs Python's standard library only, and runs in its image or as a plain process. Options it does not know are ignored, and it
+takes `--host` and `--alias` for `--socket` and `--model-name`, so it can stand in for llama.cpp's server. If there is a file
+`/model/fakeworker.args`, its words are options too: then each model's folder says how its worker misbehaves.
 
-A request may carry an object `fake` with faults of its own: `hold_s` (before the first byte), `allocate_mib`, `exit_code` (ends the
-process at once), `status` (an error answer), `break_after` (closes the connection after that many chunks).
+A request may carry an object `fake` with faults of its own: `hold_s` (before the first byte), `allocate_mib`, `exit_code` (ends
+the process at once), `status` (an error answer), `break_after` (closes the connection after that many chunks).
 """
+# ruff: noqa: D102, D103, T201, ASYNC240 -- a program for tests: its description is above, it writes to its log, and nobody waits
 
 import argparse
 import asyncio
@@ -29,7 +30,7 @@ EXTRA_ARGUMENTS = Path("/model/fakeworker.args")
 Json = dict[str, Any]
 
 
-class Hung(Exception):
+class HungUpError(Exception):
     """The connection shall be cut."""
 
 
@@ -77,7 +78,7 @@ class Worker:
             while (request := await read_request(reader)) is not None:
                 if not await self.answer_or_notice(reader, writer, *request):
                     break
-        except (ConnectionError, asyncio.IncompleteReadError, Hung):
+        except (ConnectionError, asyncio.IncompleteReadError, HungUpError):
             pass
         finally:
             writer.close()
@@ -175,7 +176,7 @@ class Worker:
         async for event in self.events(path, body, words, why):
             if sent == break_after:
                 writer.transport.abort()
-                raise Hung
+                raise HungUpError
             data = f"data: {event}\n\n".encode()
             writer.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
             await writer.drain()

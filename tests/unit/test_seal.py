@@ -1,0 +1,156 @@
+"""The seal as data: what the engine is asked to make."""
+
+from pathlib import PurePosixPath
+from typing import Any
+
+import pytest
+
+from controller.drivers.base import EngineInfo
+from controller.drivers.sealing import MIN_MEMORY_BYTES, container_body, container_name
+from controller.spec import ModelName, Mount, WorkerSpec
+from controller.units import GIB, MIB
+
+
+def engine(**changes: Any) -> EngineInfo:  # noqa: ANN401 -- any field
+    """Describe an engine."""
+    known: dict[str, Any] = {
+        "version": "27.0",
+        "cgroup_version": 2,
+        "memory_limits": True,
+        "swap_limits": True,
+        "runtimes": ("runc",),
+        "storage_driver": "overlay2",
+        "architecture": "aarch64",
+    }
+    return EngineInfo(**{**known, **changes})
+
+
+def worker(**changes: Any) -> WorkerSpec:  # noqa: ANN401 -- any field
+    """Describe a worker."""
+    known: dict[str, Any] = {
+        "model": ModelName("tiny"),
+        "image": "windlass/llama-cpp:abc",
+        "argv": ("--alias", "tiny"),
+        "mounts": (
+            Mount(source=PurePosixPath("/data/models/tiny"), target=PurePosixPath("/model"), read_only=True),
+            Mount(source=PurePosixPath("/data/kv/tiny"), target=PurePosixPath("/kv"), read_only=False),
+        ),
+        "memory_bytes": 1 * GIB,
+        "socket": PurePosixPath("/run/windlass/workers/tiny/worker.sock"),
+    }
+    return WorkerSpec(**{**known, **changes})
+
+
+def host_config(spec: WorkerSpec, info: EngineInfo) -> dict[str, Any]:
+    """Return the part about the host."""
+    part = container_body(spec, owner="box", engine=info)["HostConfig"]
+    assert isinstance(part, dict)
+    return part
+
+
+def test_the_seal_is_whole() -> None:
+    """Everything that closes a container is there, for every worker the same."""
+    host = host_config(worker(), engine())
+
+    closed = {
+        "NetworkMode": "none",
+        "ReadonlyRootfs": True,
+        "Privileged": False,
+        "CapDrop": ["ALL"],
+        "SecurityOpt": ["no-new-privileges"],
+        "IpcMode": "private",
+        "Init": False,
+        "RestartPolicy": {"Name": "no"},
+        "PidsLimit": 256,
+        "Memory": 1 * GIB,
+        "MemorySwap": 1 * GIB,
+        "DeviceRequests": [],
+        "Devices": [],
+    }
+    assert {key: host[key] for key in closed} == closed
+    assert "CapAdd" not in host
+
+
+def test_labels_say_whose_it_is() -> None:
+    """Owner, model, the hash of the spec and the memory are labels; the name is for people."""
+    spec = worker()
+
+    body = container_body(spec, owner="box", engine=engine())
+
+    assert body["Labels"] == {
+        "windlass.owner": "box",
+        "windlass.model": "tiny",
+        "windlass.spec": spec.spec_hash,
+        "windlass.memory": str(GIB),
+    }
+    assert container_name("box", spec.model) == "box-tiny"
+
+
+def test_mounts_are_binds_with_their_flag() -> None:
+    """A path is mounted as it is described, and no directory is invented for a missing one."""
+    host = host_config(worker(), engine())
+
+    assert host["Mounts"] == [
+        {"Type": "bind", "Source": "/data/models/tiny", "Target": "/model", "ReadOnly": True},
+        {"Type": "bind", "Source": "/data/kv/tiny", "Target": "/kv", "ReadOnly": False},
+    ]
+    assert "Binds" not in host
+
+
+def test_a_small_limit_is_rounded_up() -> None:
+    """The engine refuses less than it can enforce."""
+    host = host_config(worker(memory_bytes=MIB), engine())
+
+    assert (host["Memory"], host["MemorySwap"]) == (MIN_MEMORY_BYTES, MIN_MEMORY_BYTES)
+
+
+@pytest.mark.parametrize(("version", "swappiness"), [(1, 0), (2, None)])
+def test_swappiness_is_set_where_there_is_one(version: int, swappiness: int | None) -> None:
+    """Only version 1 of cgroups has it per container."""
+    host = host_config(worker(), engine(cgroup_version=version))
+
+    assert host.get("MemorySwappiness") == swappiness
+
+
+def test_variables_are_sorted() -> None:
+    """Two equal specs ask for the same container."""
+    body = container_body(worker(env={"B": "2", "A": "1"}), owner="box", engine=engine())
+
+    assert body["Env"] == ["A=1", "B=2"]
+
+
+@pytest.mark.parametrize(
+    ("device", "request_"),
+    [
+        ("nvidia=all", {"Driver": "nvidia", "Capabilities": [["gpu"]], "Count": -1}),
+        ("nvidia=0,1", {"Driver": "nvidia", "Capabilities": [["gpu"]], "DeviceIDs": ["0", "1"]}),
+        ("nvidia.com/gpu=all", {"Driver": "cdi", "DeviceIDs": ["nvidia.com/gpu=all"]}),
+    ],
+)
+def test_gpus_are_requested(device: str, request_: dict[str, object]) -> None:
+    """Devices by driver and by their CDI name become requests."""
+    host = host_config(worker(devices=(device,)), engine())
+
+    assert host["DeviceRequests"] == [request_]
+    assert "Runtime" not in host
+
+
+def test_nvidias_runtime_is_used_where_it_is() -> None:
+    """On an engine with NVIDIA's runtime the GPU comes through it, and a variable says which; the worker's own variables win."""
+    body = container_body(
+        worker(devices=("nvidia=all",), env={"NVIDIA_DRIVER_CAPABILITIES": "all"}),
+        owner="box",
+        engine=engine(runtimes=("nvidia", "runc")),
+    )
+
+    assert isinstance(body["HostConfig"], dict)
+    assert (body["HostConfig"]["Runtime"], body["HostConfig"]["DeviceRequests"]) == ("nvidia", [])
+    assert body["Env"] == ["NVIDIA_DRIVER_CAPABILITIES=all", "NVIDIA_VISIBLE_DEVICES=all"]
+
+
+def test_device_nodes_are_passed_through() -> None:
+    """A path is a device node, readable and writable and never made."""
+    host = host_config(worker(devices=("/dev/nvmap",)), engine())
+
+    assert host["Devices"] == [{"PathOnHost": "/dev/nvmap", "PathInContainer": "/dev/nvmap", "CgroupPermissions": "rw"}]
+    assert host["DeviceRequests"] == []
