@@ -5,6 +5,7 @@ Imported by the loading thread alone: torch and transformers come with it, and t
 """
 
 import json
+import os
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,6 +35,7 @@ def load(arguments: Arguments, config: dict[str, Any]) -> Served:
     if generative and names and not any(str(name).endswith(_CAUSAL) for name in names):
         raise LoadError(f"a {', '.join(map(str, names))} continues no text: serve it with --api embeddings")
     torch.set_num_threads(arguments.threads)
+    torch.set_num_interop_threads(int(os.environ.get("WINDLASS_INTEROP_THREADS", "1")))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         tokenizer, model = _tokenizer(arguments.model), _model(arguments.model, generative=generative, device=device)
