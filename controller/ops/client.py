@@ -36,13 +36,14 @@ class Api:
             UnreachableError: it is not an http or https URL.
 
         """
-        parts = urlsplit(url)
+        wrong = UnreachableError(f"wanted a URL such as {DEFAULT_URL}, got {url!r}; set WINDLASS_URL or --url")
         try:
+            parts = urlsplit(url)
             host, port = parts.hostname, parts.port
-        except ValueError:
-            host, port = None, None
+        except ValueError as exc:
+            raise wrong from exc
         if parts.scheme not in {"http", "https"} or not host:
-            raise UnreachableError(f"wanted a URL such as {DEFAULT_URL}, got {url!r}; set WINDLASS_URL or --url")
+            raise wrong
         self.url = url.rstrip("/")
         self._secure = parts.scheme == "https"
         self._host = host
@@ -58,9 +59,9 @@ class Api:
         """Send *body* to *path* and return the answer's body."""
         return self._exchange("POST", path, body, patience_s)
 
-    def health(self) -> Any:  # noqa: ANN401
+    def health(self, *, patience_s: float = PATIENCE_S) -> Any:  # noqa: ANN401
         """Return the body of `/health`, which is no error when the state is failing."""
-        return self._exchange("GET", "/health", None, PATIENCE_S, allowed=_NOT_NOW)
+        return self._exchange("GET", "/health", None, patience_s, allowed=_NOT_NOW)
 
     def stream(self, path: str, body: Mapping[str, object]) -> Iterator[Any]:
         """Send *body* to *path* and yield the events of the answer until it is done."""

@@ -6,6 +6,7 @@ import http.client
 import os
 import socket
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from pathlib import Path, PurePosixPath
 from typing import Final
 from urllib.parse import quote
@@ -24,6 +25,7 @@ from controller.store.catalog import Scanner
 
 _ENGINE_SOCKET: Final = "/var/run/docker.sock"
 _ENGINE_PATIENCE_S: Final = 10.0
+_GATEWAY_PATIENCE_S: Final = 3.0
 _NOT_FOUND: Final = 404
 _FIRST_FREE_PORT: Final = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 
@@ -107,19 +109,20 @@ def _models(settings: Settings) -> tuple[tuple[ModelSpec, ...], tuple[tuple[str,
 
 
 def _engine(environ: Mapping[str, str], settings: Settings, engines: Iterable[str]) -> EngineFacts:
+    address = environ.get("DOCKER_HOST") or f"unix://{_ENGINE_SOCKET}"
     try:
-        info = asyncio.run(_ask_engine(settings.owner))
+        with closing(asyncio.new_event_loop()) as loop:  # not asyncio.run: that forgets the loop of whoever called us
+            info = loop.run_until_complete(_ask_engine(settings.owner, address))
     except EngineError as exc:
         return EngineFacts(problem=str(exc))
-    address = environ.get("DOCKER_HOST") or f"unix://{_ENGINE_SOCKET}"
     if not address.startswith("unix://"):
         return EngineFacts(info=info)
     tags = {name: settings.engine(name).image for name in engines}
     return EngineFacts(info=info, missing_images=find_missing_images(tags, PurePosixPath(address.removeprefix("unix://"))))
 
 
-async def _ask_engine(owner: str) -> EngineInfo:
-    driver = DockerDriver(owner)
+async def _ask_engine(owner: str, address: str) -> EngineInfo:
+    driver = DockerDriver(owner, url=address)
     try:
         return await driver.info()
     finally:
@@ -159,7 +162,7 @@ def _key_count(settings: Settings) -> int | None:
 def _answers_like_us(host: str, port: int) -> bool:
     reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104 - to connect to
     try:
-        health = Api(f"http://{reachable}:{port}").health()
+        health = Api(f"http://{reachable}:{port}").health(patience_s=_GATEWAY_PATIENCE_S)
     except WindlassError:
         return False
     return isinstance(health, dict) and health.get("status") in {"ok", "degraded", "failing"}
