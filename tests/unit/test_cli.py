@@ -457,7 +457,7 @@ ODD_ANSWERS = {
 }
 
 
-@pytest.mark.parametrize(("status", "body", "code", "text"), ODD_ANSWERS.values(), ids=ODD_ANSWERS.keys())
+@pytest.mark.parametrize("odd", ODD_ANSWERS.values(), ids=ODD_ANSWERS.keys())
 def test_a_bad_answer_is_one_sentence_and_an_exit_code(odd: tuple[int, object, int, str], gateway: Gateway, run: Run) -> None:
     """Never a traceback, whatever the other side says."""
     status, body, code, text = odd
