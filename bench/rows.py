@@ -1,0 +1,81 @@
+"""
+The rows of a measurement: a table for people, `build/bench/<name>.json` for programs.
+
+A row says what was measured, in which unit, what it should be, what others published and what physics allows, so that nobody has
+to look those up beside it.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+from rich.table import Table
+
+OUT: Final = Path(__file__).resolve().parents[1] / "build" / "bench"
+
+console: Final = Console(highlight=False, soft_wrap=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """
+    One figure.
+
+    Attributes:
+        name: what was measured.
+        value: the figure, or a word.
+        unit: of the value.
+        goal: what it should be, in words such as `<= 0.3`; empty where there is none.
+        published: what was published for comparable hardware; empty if nothing was.
+        limit: what cannot be beaten, measured in the same run where it can be.
+        ok: the goal is met; `None` where there is none.
+
+    """
+
+    name: str
+    value: float | int | str
+    unit: str = ""
+    goal: str = ""
+    published: str = ""
+    limit: str = ""
+    ok: bool | None = None
+
+
+def at_most(name: str, value: float, unit: str, most: float, *, published: str = "", limit: str = "") -> Row:
+    """Make a row whose value must not exceed *most*."""
+    return Row(name=name, value=value, unit=unit, goal=f"<= {most:g}", published=published, limit=limit, ok=value <= most)
+
+
+def at_least(name: str, value: float, unit: str, least: float, *, published: str = "", limit: str = "") -> Row:
+    """Make a row whose value must reach *least*."""
+    return Row(name=name, value=value, unit=unit, goal=f">= {least:g}", published=published, limit=limit, ok=value >= least)
+
+
+def exactly(name: str, value: float | str, wanted: float | str, *, unit: str = "", published: str = "") -> Row:
+    """Make a row whose value must be *wanted*."""
+    return Row(name=name, value=value, unit=unit, goal=f"= {wanted}", published=published, ok=value == wanted)
+
+
+def publish(name: str, title: str, rows: Sequence[Row]) -> bool:
+    """Print the table, write the JSON, and say whether every goal was met."""
+    table = Table(title=title, title_justify="left")
+    for heading in ("measured", "value", "goal", "published", "limit", "met"):
+        table.add_column(heading, justify="right" if heading == "value" else "left")
+    for row in rows:
+        met = "" if row.ok is None else "[green]yes[/]" if row.ok else "[red]no[/]"
+        table.add_row(row.name, f"{_figure(row.value)} {row.unit}".rstrip(), row.goal, row.published, row.limit, met)
+    console.print(table)
+    OUT.mkdir(parents=True, exist_ok=True)
+    path = OUT / f"{name}.json"
+    path.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n", encoding="utf-8")
+    console.print(f"written to {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")
+    return all(row.ok is not False for row in rows)
+
+
+def _figure(value: float | str) -> str:
+    if isinstance(value, float):
+        return f"{value:,.3f}" if abs(value) < 100 else f"{value:,.1f}"
+    return f"{value:,}" if isinstance(value, int) else value

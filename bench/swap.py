@@ -1,0 +1,138 @@
+"""
+A model of 1.5 billion parameters goes out of memory and comes in again: `make swap` shows seconds, and bytes by the disk's count.
+
+It is asked the same question before and after, at temperature 0. It comes in twice: warm, with its pages still in the page cache,
+and cold, when they have been dropped and that has been checked.
+"""
+
+import ctypes
+import mmap
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from bench.rows import Row, at_most, console, exactly, publish
+from bench.stack import Stack, place_model, stack
+from bench.supply import model
+from controller.units import GIB, MIB
+
+BUDGET: Final = "7.4GiB"
+NAME: Final = "one-and-a-half"
+MANIFEST: Final = "context = 2048\n"
+PROMPT: Final = "The captain looked at the sea and"
+TOKENS: Final = 16
+SECTOR_BYTES: Final = 512
+OTHER_WRITES_BYTES: Final = 64 * MIB
+"""What everything else on the machine may write meanwhile: logs, the engine's own state. The weights are 3 GB."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiskCount:
+    """Bytes a block device has read and written since boot, as `/proc/diskstats` counts them."""
+
+    read_bytes: int
+    written_bytes: int
+
+
+def disk_count(path: Path) -> DiskCount:
+    """Read the counters of the device that *path* is on."""
+    device = path.stat().st_dev
+    wanted = [str(os.major(device)), str(os.minor(device))]
+    for line in Path("/proc/diskstats").read_text(encoding="ascii").splitlines():
+        fields = line.split()
+        if fields[:2] == wanted:
+            return DiskCount(read_bytes=int(fields[5]) * SECTOR_BYTES, written_bytes=int(fields[9]) * SECTOR_BYTES)
+    raise SystemExit(f"{path} is on no block device that /proc/diskstats counts; put build/ on a disk")
+
+
+def cached_share(path: Path) -> float:
+    """Return the share of a file's pages that are in the page cache, by mincore(2)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    # Private and writable, since only a writable mapping lends its address; nothing is written.
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE) as pages:
+        length = len(pages)
+        present = (ctypes.c_ubyte * -(-length // mmap.PAGESIZE))()
+        first = ctypes.c_char.from_buffer(pages)
+        failed = libc.mincore(ctypes.byref(first), ctypes.c_size_t(length), present)
+        del first  # the mapping cannot be closed while its address is lent
+    if failed:
+        raise OSError(ctypes.get_errno(), f"mincore of {path}")
+    return sum(byte & 1 for byte in bytes(present)) / len(present)
+
+
+def drop_pages(path: Path) -> None:
+    """Take a file's pages out of the page cache, as far as nobody maps them."""
+    os.sync()
+    with path.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def ask(running: Stack) -> str:
+    """Ask the model, at temperature 0."""
+    body = {"model": NAME, "prompt": PROMPT, "max_tokens": TOKENS, "temperature": 0}
+    return str(running.api.post("/v1/completions", body)["choices"][0]["text"])
+
+
+def timed_load(running: Stack, weights: Path, how: str) -> list[Row]:
+    """Load the model and say what that took, with the disk's own count."""
+    share, before, began_s = cached_share(weights), disk_count(weights), time.monotonic()
+    running.api.post("/load_model", {"model": NAME, "wait": True})
+    seconds, after = time.monotonic() - began_s, disk_count(weights)
+    load = running.api.get("/performance")["recent_loads"][-1]
+    published = "16.0 s (field report, Orin Nano)" if how == "cold" else ""
+    return [
+        Row(name=f"swap-in {how}: to ready", value=seconds, unit="s", published=published),
+        Row(name=f"swap-in {how}: container start", value=load["start_s"], unit="s"),
+        Row(name=f"swap-in {how}: engine ready", value=load["ready_s"], unit="s"),
+        Row(name=f"swap-in {how}: weights in the page cache before", value=share * 100, unit="%"),
+        Row(name=f"swap-in {how}: read from the disk", value=(after.read_bytes - before.read_bytes) / GIB, unit="GiB"),
+    ]
+
+
+def timed_unload(running: Stack, weights: Path) -> list[Row]:
+    """Unload the model and say what that took, with the disk's own count."""
+    os.sync()
+    before, began_s = disk_count(weights), time.monotonic()
+    answer = running.api.post("/unload_model", {"model": NAME})
+    seconds = time.monotonic() - began_s
+    os.sync()  # whatever was still to be written shows now
+    written_bytes = disk_count(weights).written_bytes - before.written_bytes
+    published = "24.4 s, and it wrote the weights (field report, Orin Nano)"
+    limit = "the kernel's release of the memory"
+    return [
+        Row(name="swap-out: until the memory is back", value=seconds, unit="s", goal="<= 0.3", published=published, limit=limit),
+        Row(name="swap-out: of that, inside the controller", value=float(answer["seconds"]), unit="s"),
+        at_most("swap-out: written by the whole disk meanwhile", written_bytes / MIB, "MiB", OTHER_WRITES_BYTES / MIB),
+    ]
+
+
+def main(shape: Annotated[str, typer.Option(help="The model's shape.")] = "qwen2-1.5b") -> None:
+    """Swap one model out and in, warm and cold."""
+    folder = model(shape, "bf16", seed=1)
+    with stack("swap", budget=BUDGET) as running:
+        place_model(folder, running.models / NAME, manifest=MANIFEST)
+        running.wait_for_models(NAME)
+        (weights,) = folder.glob("*.gguf")
+        console.print("  the first load, and the answer to compare with")
+        rows = [Row(name="weights", value=weights.stat().st_size / GIB, unit="GiB")]
+        running.api.post("/load_model", {"model": NAME, "wait": True})
+        texts = [ask(running)]
+        for how in ("warm", "cold"):
+            console.print(f"  out, and in again, {how}")
+            rows += timed_unload(running, weights)
+            if how == "cold":
+                drop_pages(weights)
+            rows += timed_load(running, weights, how)
+            texts.append(ask(running))
+    rows.append(exactly("different answers at temperature 0, of three", len(set(texts)), 1))
+    rows.append(Row(name="the answer", value=repr(texts[0])))
+    if not publish("swap", f"{shape} at bf16, out and in", rows):
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    typer.run(main)
