@@ -6,11 +6,11 @@ older caller whose model is not, for one quantum; and a model's callers who had 
 that follows the bound, by the reasoning of round-robin scheduling with a quantum
 (Silberschatz et al., *Operating System Concepts*):
 
-    wait <= sum over the other models j in the way of  turns_j * (quantum + longest request + load_j)
-            + turns_i * (quantum + longest request + load_i)
+    wait <= sum over the models j in the way, the caller's own included, of  turns_j * (quantum + longest request + load_j)
 
-where a model in the way has an older caller waiting or is in memory, and a model needs as many turns as it takes to serve its
-older callers when every request is as long as a request may be.
+where a model in the way has an older caller or is in memory, and a model needs as many turns as it takes to serve whom it serves
+now and its older callers, when every request is as long as a request may be. A turn serves at least `parallel` callers, and so
+many again for every longest request that fits into the quantum.
 """
 
 import math
@@ -37,8 +37,9 @@ class Line:
         parallel: how many it serves at once.
         load_s: what loading it usually takes.
         service_s: what a request usually takes.
-        resident: it is in memory.
+        resident: it is in memory and answers.
         busy: requests being served.
+        gated: newcomers are held back, because it must go or be loaded anew.
 
     """
 
@@ -49,36 +50,48 @@ class Line:
     service_s: float
     resident: bool
     busy: int
+    gated: bool = False
+
+    @property
+    def free(self) -> bool:
+        """A caller who comes now is served at once."""
+        return self.resident and not self.gated and self.waiting == 0 and self.busy < self.parallel
 
 
-def bound_s(own: Line, others: Sequence[Line], *, quantum_s: float, request_limit_s: float) -> float:
-    """Return the longest a caller of *own* can wait behind *others*."""
-    if own.resident and own.waiting == 0 and own.busy < own.parallel:
+def bound_s(
+    own: Line, others: Sequence[Line], *, quantum_s: float, request_limit_s: float, patience_s: float | None = None
+) -> float:
+    """
+    Return the longest a caller of *own* can wait behind *others*.
+
+    Args:
+        own: the caller's model.
+        others: the models in the way.
+        quantum_s: how long a model goes on serving newer callers while an older one waits for its memory.
+        request_limit_s: the longest a request may take.
+        patience_s: how long the caller lets newer callers of its own model go first, if it does.
+
+    """
+    if patience_s is None and own.free:
         others = ()
-    turn_s = quantum_s + request_limit_s
-    total_s = 0.0
-    for line in (*others, own):
-        callers = line.waiting + (1 if line is own else 0)
-        total_s += _turns(line, callers, quantum_s, request_limit_s) * (turn_s + line.load_s * LOAD_SLACK + LOAD_MARGIN_S)
+    lines = ((own, own.waiting + own.busy + 1), *((line, line.waiting + line.busy) for line in others))
+    per_turn = max(1, math.floor(quantum_s / request_limit_s))
+    total_s = patience_s or 0.0
+    for line, callers in lines:
+        turns = max(1, math.ceil(callers / (line.parallel * per_turn)))
+        total_s += turns * (quantum_s + request_limit_s + line.load_s * LOAD_SLACK + LOAD_MARGIN_S)
     return total_s
 
 
 def eta_s(own: Line, others: Sequence[Line]) -> float:
     """Return what a caller of *own* will probably wait."""
-    in_the_way_s = sum(
-        (0.0 if line.resident else line.load_s) + _batches(line) * line.service_s
-        for line in others
-        if line.waiting or not own.resident
-    )
-    own_s = 0.0 if own.resident else own.load_s
-    if own.resident and own.waiting == 0 and own.busy < own.parallel:
+    if own.free:
         return 0.0
-    return in_the_way_s + own_s + _batches(own) * own.service_s
-
-
-def _turns(line: Line, callers: int, quantum_s: float, request_limit_s: float) -> int:
-    per_turn = line.parallel * max(1, math.floor(quantum_s / request_limit_s))
-    return max(1, math.ceil(callers / per_turn))
+    stays = own.resident and not own.gated
+    in_the_way = [line for line in others if line.waiting or not stays]
+    return sum((0.0 if line.resident else line.load_s) + _batches(line) * line.service_s for line in in_the_way) + (
+        (0.0 if stays else own.load_s) + _batches(own) * own.service_s
+    )
 
 
 def _batches(line: Line) -> int:

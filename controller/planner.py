@@ -2,8 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from controller.spec import ModelName
+
+MAX_RESIDENTS: Final = 64
+"""Workers in memory at once: each has a container, and no more than so many of those exist."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,35 +57,39 @@ class Refuse:
 Plan = Start | Wait | Refuse
 
 
-def plan(budget_bytes: int, residents: Sequence[Resident], want_bytes: int) -> Plan:
+def plan(budget_bytes: int, residents: Sequence[Resident], want_bytes: int, *, places: int = MAX_RESIDENTS) -> Plan:
     """
-    Choose the least valuable workers whose going lets *want_bytes* fit.
+    Choose the least valuable workers whose going lets *want_bytes* fit, in bytes and in number.
 
     The answer does not depend on the order of *residents*, and no chosen worker could stay. Every resident counts until it is
-    gone.
+    gone. Who is already draining is chosen first: another choice would waste the wait.
     """
-    pinned_bytes = sum(r.memory_bytes for r in residents if r.pinned)
-    if (short_bytes := pinned_bytes + want_bytes - budget_bytes) > 0:
-        return Refuse(short_bytes)
+    pinned = [r for r in residents if r.pinned]
+    excess_places = len(residents) + 1 - places
     excess_bytes = sum(r.memory_bytes for r in residents) + want_bytes - budget_bytes
+    short_bytes = sum(r.memory_bytes for r in pinned) + want_bytes - budget_bytes
+    if short_bytes > 0 or len(pinned) >= places:
+        return Refuse(max(0, short_bytes))
     idle = [r for r in residents if not r.pinned and not r.busy]
-    if excess_bytes <= sum(r.memory_bytes for r in idle):
-        return Start(_choose(idle, excess_bytes))
-    return Wait(_choose([r for r in residents if not r.pinned], excess_bytes))
+    if excess_bytes <= sum(r.memory_bytes for r in idle) and excess_places <= len(idle):
+        return Start(_choose(idle, excess_bytes, excess_places))
+    return Wait(_choose([r for r in residents if not r.pinned], excess_bytes, excess_places))
 
 
-def _choose(candidates: Sequence[Resident], excess_bytes: int) -> tuple[ModelName, ...]:
+def _choose(candidates: Sequence[Resident], excess_bytes: int, excess_places: int) -> tuple[ModelName, ...]:
     """Take the least valuable until enough is free, then give back, the most valuable first, what was not needed."""
     chosen: list[Resident] = []
     for resident in sorted(candidates, key=_order):
-        if excess_bytes <= 0:
+        if excess_bytes <= 0 and excess_places <= 0:
             break
         chosen.append(resident)
         excess_bytes -= resident.memory_bytes
+        excess_places -= 1
     for resident in sorted(chosen, key=_order, reverse=True):
-        if excess_bytes + resident.memory_bytes <= 0:
+        if excess_bytes + resident.memory_bytes <= 0 and excess_places + 1 <= 0:
             chosen.remove(resident)
             excess_bytes += resident.memory_bytes
+            excess_places += 1
     return tuple(r.model for r in chosen)
 
 

@@ -58,10 +58,10 @@ def diff(
     outdated = {m for m, w in workers.items() if w.status is Status.STOPPED and _is_outdated(m, w, specs)}
     actions += [Remove(m) for m in sorted(outdated)]
     missing = [m for m in sorted(desired) if m not in workers and m in specs]
-    kept = len(workers) - len(outdated)
     spare = [m for m, w in sorted(workers.items()) if w.status is Status.STOPPED and m not in desired and m not in outdated]
-    actions += [Remove(m) for m in spare[: max(0, kept + len(missing) - MAX_CONTAINERS)]]
-    actions += [Create(m) for m in missing]
+    surplus = max(0, len(workers) - len(outdated) + len(missing) - MAX_CONTAINERS)
+    actions += [Remove(m) for m in spare[:surplus]]
+    actions += [Create(m) for m in missing[: len(missing) - max(0, surplus - len(spare))]]
     held_bytes = sum(w.held_bytes for w in workers.values())
     for model in sorted(desired):
         worker = workers.get(model)

@@ -1,0 +1,25 @@
+"""The knobs of the scheduler. Immutable values."""
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """The knobs, as `[scheduler]` in the configuration sets them; each is described there."""
+
+    budget_bytes: int
+    queue_limit: int = 512
+    quantum_s: float = 10.0
+    request_limit_s: float = 300.0
+    min_residency_s: float = 2.0
+    idle_unload_s: float = 300.0
+    max_failures: int = 5
+    backoff_s: float = 0.5
+    batch_patience_s: float = 30.0
+    adoption_grace_s: float = 3.0
+    """After a start nothing adopted is evicted for this long: gateways renew the leases they hold."""
+
+
+def with_budget(rules: Rules, budget_bytes: int) -> Rules:
+    """Return the same rules with another budget."""
+    return replace(rules, budget_bytes=budget_bytes)

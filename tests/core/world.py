@@ -1,0 +1,333 @@
+"""
+The whole loop without containers: callers, scheduler, diff, and an engine that lies, lags, crashes and forgets.
+
+The world performs what the core asks for, breaks what it is told to break, and checks after every turn what must always hold.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+
+from controller.errors import RefusedError
+from controller.reconcile import MAX_CONTAINERS, Action, Create, Remove, Start, Stop, diff
+from controller.scheduler import Answer, Grant, Notice, Refusal, Revocation, Rules, Scheduler, with_budget
+from controller.spec import ApiPath, Footprint, FootprintSource, ModelName, ModelSpec, Tier, WorkerSpec
+from controller.state import NEVER_RAN, Exit, ExitCause, LeaseId, RunId, Status, Worker
+
+KILLED = Exit(cause=ExitCause.KILLED, code=137)
+CRASHED = Exit(cause=ExitCause.CRASHED, code=1, detail="boom")
+OUT_OF_MEMORY = Exit(cause=ExitCause.OUT_OF_MEMORY, code=137)
+
+
+def model_spec(
+    name: str,
+    *,
+    size: int = 1,
+    parallel: int = 1,
+    load_s: float = 1.0,
+    pinned: bool = False,
+    tier: Tier = Tier.MEDIUM,
+    priority: int = 0,
+    version: int = 0,
+) -> ModelSpec:
+    """Make a model; the sizes of tests are whole bytes."""
+    return ModelSpec(
+        name=ModelName(name),
+        engine="fake",
+        folder=PurePosixPath(f"/models/{name}"),
+        weights=PurePosixPath("weights"),
+        weights_bytes=size,
+        digest=f"{name}-{version}",
+        context_tokens=1024,
+        parallel=parallel,
+        footprint=Footprint(total_bytes=size, weights_bytes=size, private_bytes=0, source=FootprintSource.ESTIMATE),
+        load_s=load_s,
+        api_paths=frozenset({ApiPath.CHAT}),
+        tier=tier,
+        pinned=pinned,
+        priority=priority,
+    )
+
+
+def worker_spec(model: ModelSpec) -> WorkerSpec:
+    """Describe a model's container; a new digest is a new container, a new footprint a new limit."""
+    return WorkerSpec(
+        model=model.name,
+        image="fake",
+        argv=(model.digest,),
+        mounts=(),
+        memory_bytes=model.footprint.total_bytes,
+        socket=PurePosixPath(f"/run/{model.name}/worker.sock"),
+    )
+
+
+def worker(name: str, status: Status = Status.READY, *, size: int = 1, run: str = "r1", exited: Exit | None = None) -> Worker:
+    """Make a worker as a scheduler sees it."""
+    spec = worker_spec(model_spec(name, size=size))
+    return Worker(model=spec.model, status=status, memory_bytes=size, spec_hash=spec.spec_hash, run=RunId(run), exit=exited)
+
+
+@dataclass(slots=True, kw_only=True)
+class Container:
+    """What the engine really holds."""
+
+    memory_bytes: int
+    spec_hash: str
+    status: Status = Status.STOPPED
+    run: RunId = NEVER_RAN
+    exit: Exit | None = None
+    told_to_start: bool = False
+    """A start is under way and has not taken effect."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """A lease a caller holds."""
+
+    model: ModelName
+    run: RunId
+    since_s: float
+
+
+class World:
+    """Callers on one side, containers on the other, the core between them."""
+
+    def __init__(self, rules: Rules, specs: Iterable[ModelSpec]) -> None:
+        """Start with no container and nobody asking."""
+        self.rules = rules
+        self.specs: dict[ModelName, ModelSpec] = {s.name: s for s in specs}
+        self.now = 1000.0
+        self.engine: dict[ModelName, Container] = {}
+        self.seen: dict[ModelName, Worker] = {}
+        self.waiting: dict[LeaseId, ModelName] = {}
+        self.load_only: set[LeaseId] = set()
+        self.held: dict[LeaseId, Held] = {}
+        self.orphans: dict[LeaseId, Held] = {}
+        """Leases from before a restart which their gateway has not renewed yet."""
+        self.grants: list[Grant] = []
+        self.refusals: list[Refusal] = []
+        self.revocations: list[Revocation] = []
+        self.notices: dict[LeaseId, Notice] = {}
+        self.starts: list[ModelName] = []
+        self._last_lease = 0
+        self._last_run = 0
+        self.scheduler = Scheduler(rules, self.specs, {}, self.now)
+
+    # Callers.
+
+    def ask(
+        self, model: str, *, batch: bool = False, load_only: bool = False, deadline_s: float | None = None
+    ) -> LeaseId | RefusedError:
+        """Ask as a caller does; the refusal is returned, since a caller goes on living with it."""
+        self._last_lease += 1
+        lease = LeaseId(f"lease-{self._last_lease}")
+        try:
+            self.scheduler.request(lease, ModelName(model), self.now, batch=batch, load_only=load_only, deadline_s=deadline_s)
+        except RefusedError as refused:
+            return refused
+        self.waiting[lease] = ModelName(model)
+        if load_only:
+            self.load_only.add(lease)
+        return lease
+
+    def must_ask(self, model: str, *, batch: bool = False, load_only: bool = False, deadline_s: float | None = None) -> LeaseId:
+        """Ask and count on being heard."""
+        lease = self.ask(model, batch=batch, load_only=load_only, deadline_s=deadline_s)
+        assert not isinstance(lease, RefusedError), lease
+        return lease
+
+    def leave(self, lease: LeaseId, *, served: bool = False) -> None:
+        """Hang up, or finish."""
+        held = self.held.pop(lease, None)
+        self.waiting.pop(lease, None)
+        served_s = self.now - held.since_s if held is not None and served else None
+        self.scheduler.release(lease, self.now, served_s=served_s)
+
+    # The controller.
+
+    def look(self) -> None:
+        """Take a fresh listing; what is being started or stopped shows as that."""
+        self.seen = {
+            model: Worker(
+                model=model,
+                status=Status.STARTING if c.told_to_start else c.status,
+                memory_bytes=c.memory_bytes,
+                spec_hash=c.spec_hash,
+                run=c.run,
+                exit=c.exit if c.status is Status.STOPPED else None,
+            )
+            for model, c in self.engine.items()
+        }
+
+    def turn(self, *, lose: int = 0, blind: bool = False) -> list[Answer]:
+        """Let the core decide and do what it says; *lose* engine calls fail before their effect, *blind* sees an old listing."""
+        if not blind:
+            self.look()
+        before = frozenset(self.scheduler.desired)
+        answers = self.scheduler.turn(self.seen, self.now)
+        self._take(answers)
+        if self.scheduler.desired - before:
+            assert self.scheduler.committed_bytes <= self.rules.budget_bytes, "desired does not fit"
+        assert set(self.scheduler.leases) == set(self.held), "the core and the callers disagree about who holds a lease"
+        for action in diff(self.scheduler.desired, self.seen, self.worker_specs(), self.rules.budget_bytes):
+            if lose > 0:
+                lose -= 1
+                continue
+            self._perform(action)
+        return answers
+
+    def worker_specs(self) -> Mapping[ModelName, WorkerSpec]:
+        """Describe the containers of all registered models."""
+        return {name: worker_spec(spec) for name, spec in self.specs.items()}
+
+    def restart(self) -> None:
+        """Kill the controller and start it again: callers in the queue are lost, leases wait for their gateway."""
+        for container in self.engine.values():
+            container.told_to_start = False
+            if container.status is Status.STOPPING:
+                container.status = Status.READY  # a new controller cannot know that it was told to stop
+        self.orphans |= self.held
+        self.held, self.waiting, self.load_only = {}, {}, set()
+        self.look()
+        self.scheduler = Scheduler(self.rules, self.specs, self.seen, self.now)
+
+    def renew(self, lease: LeaseId) -> bool:
+        """Claim a lease from before the restart."""
+        held = self.orphans.pop(lease)
+        if not self.scheduler.renew(lease, held.model, held.run, self.now):
+            return False
+        self.held[lease] = replace(held, since_s=self.now)
+        return True
+
+    def register(self, specs: Iterable[ModelSpec]) -> None:
+        """Change the catalog."""
+        self.specs = {s.name: s for s in specs}
+        self.scheduler.register(self.specs)
+        described = self.worker_specs()
+        self.scheduler.outdate(m for m, w in self.seen.items() if m in described and described[m].spec_hash != w.spec_hash)
+
+    def set_budget(self, budget_bytes: int) -> None:
+        """Change the budget."""
+        self.rules = with_budget(self.rules, budget_bytes)
+        self.scheduler.rules = self.rules
+
+    def unload(self, model: str, *, force: bool) -> bool:
+        """Unload by hand; false if that was refused."""
+        try:
+            answers = self.scheduler.unload(ModelName(model), force=force)
+        except RefusedError:
+            return False
+        self._take(answers)
+        return True
+
+    def fail_start(self, model: ModelName) -> None:
+        """Let the engine refuse to start a container."""
+        self.engine[model].told_to_start = False
+        self._take(self.scheduler.fail(model, "no such device", self.now))
+
+    # The engine.
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory that is really taken."""
+        return sum(c.memory_bytes for c in self.engine.values() if c.told_to_start or c.status is not Status.STOPPED)
+
+    def take_effect(self, model: ModelName) -> None:
+        """A start that is under way starts the process."""
+        container = self.engine[model]
+        self._last_run += 1
+        container.told_to_start = False
+        container.status, container.run, container.exit = Status.STARTING, RunId(f"run-{self._last_run}"), None
+
+    def become_ready(self, model: ModelName) -> None:
+        """A process that runs begins to answer."""
+        if self.engine[model].told_to_start:
+            self.take_effect(model)
+        self.engine[model].status = Status.READY
+
+    def end(self, model: ModelName, how: Exit = CRASHED) -> None:
+        """A process ends, by itself or because it was told to."""
+        container = self.engine[model]
+        container.status, container.exit, container.told_to_start = Status.STOPPED, how, False
+
+    def vanish(self, model: ModelName) -> None:
+        """Somebody removes the container by hand."""
+        del self.engine[model]
+
+    def with_status(self, *statuses: Status) -> list[ModelName]:
+        """Return the containers in one of these states; one told to start counts as starting."""
+        return sorted(m for m, c in self.engine.items() if (Status.STARTING if c.told_to_start else c.status) in statuses)
+
+    def settle(self) -> None:
+        """Let everything that is under way end well."""
+        for model in self.with_status(Status.STARTING):
+            self.become_ready(model)
+        for model in self.with_status(Status.STOPPING):
+            self.end(model, KILLED)
+
+    # What was said and done.
+
+    def _take(self, answers: Iterable[Answer]) -> None:
+        for answer in answers:
+            match answer:
+                case Grant():
+                    self._take_grant(answer)
+                case Refusal():
+                    assert self.waiting.pop(answer.lease, None) is not None, "refused whom nobody knows"
+                    self.refusals.append(answer)
+                case Revocation():
+                    assert self.held.pop(answer.lease, None) is not None, "revoked what nobody holds"
+                    self.revocations.append(answer)
+                case Notice():
+                    assert answer.lease in self.waiting, "noticed whom nobody knows"
+                    assert answer.position >= 1
+                    assert answer.eta_s >= 0
+                    assert answer.bound_s >= 0
+                    self.notices[answer.lease] = answer
+        for model in {h.model for h in self.held.values()} & {a.model for a in answers if isinstance(a, Grant)}:
+            holders = sum(1 for h in self.held.values() if h.model == model)
+            assert holders <= self.specs[model].parallel, "more callers than the worker serves at once"
+
+    def _take_grant(self, grant: Grant) -> None:
+        assert self.waiting.pop(grant.lease, None) == grant.model, "granted to whom nobody knows, or another model"
+        shown = self.seen[grant.model]
+        assert shown.status is Status.READY, "granted on a worker that is not ready"
+        assert shown.run == grant.run, "granted on a run that is not there"
+        assert grant.waited_s >= 0
+        self.grants.append(grant)
+        if grant.lease in self.load_only:
+            self.load_only.discard(grant.lease)
+            return
+        self.held[grant.lease] = Held(model=grant.model, run=grant.run, since_s=self.now)
+
+    def _perform(self, action: Action) -> None:
+        model, shown = action.model, self.seen.get(action.model)
+        container = self.engine.get(model)
+        match action:
+            case Create():
+                if container is None:
+                    spec = worker_spec(self.specs[model])
+                    self.engine[model] = Container(memory_bytes=spec.memory_bytes, spec_hash=spec.spec_hash)
+                assert len(self.engine) <= MAX_CONTAINERS
+            case Start():
+                self.starts.append(model)
+                if container is not None and container.status is Status.STOPPED:
+                    container.told_to_start = True
+                    assert self.held_bytes <= self.rules.budget_bytes, "more memory than the budget"
+            case Stop():
+                users = [
+                    h for h in (*self.held.values(), *self.orphans.values()) if shown and (h.model, h.run) == (model, shown.run)
+                ]
+                assert not users, "stopped in use"
+                if container is not None and container.told_to_start:
+                    container.told_to_start = False
+                elif container is not None and container.status is not Status.STOPPED:
+                    container.status = Status.STOPPING
+            case Remove():
+                assert shown is not None
+                assert shown.status is Status.STOPPED, "removed while it runs"
+                self.engine.pop(model, None)
+        if shown is not None and container is not None:  # an action under way shows, even in an old listing
+            status = Status.STARTING if container.told_to_start else container.status
+            if isinstance(action, Start | Stop):
+                self.seen[model] = replace(shown, status=status, exit=container.exit if status is Status.STOPPED else None)

@@ -1,0 +1,205 @@
+"""The whole loop as a state machine: safety after every step, liveness at the end, under callers who never stop asking."""
+
+from typing import Any
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from controller.errors import RefusedError
+from controller.scheduler import Rules
+from controller.spec import ModelName, Tier
+from controller.state import LeaseId, Status
+from tests.core.world import CRASHED, KILLED, OUT_OF_MEMORY, World, model_spec
+
+NAMES = ("a", "b", "c", "d")
+
+models = st.sampled_from(NAMES)
+specs = st.builds(
+    model_spec,
+    st.just("?"),
+    size=st.integers(1, 8),
+    parallel=st.integers(1, 3),
+    load_s=st.sampled_from([0.5, 3.0, 20.0]),
+    pinned=st.sampled_from([False, False, False, True]),
+    tier=st.sampled_from(Tier),
+    priority=st.integers(-1, 1),
+    version=st.integers(0, 2),
+)
+
+
+def renamed(spec: Any, name: str) -> Any:
+    """Give a drawn model its name."""
+    return model_spec(
+        name,
+        size=spec.footprint.total_bytes,
+        parallel=spec.parallel,
+        load_s=spec.load_s,
+        pinned=spec.pinned,
+        tier=spec.tier,
+        priority=spec.priority,
+        version=int(spec.digest.rpartition("-")[2]),
+    )
+
+
+class Appliance(RuleBasedStateMachine):
+    """Callers, operators, crashes and restarts, in any order."""
+
+    world: World
+
+    @initialize(
+        budget=st.integers(4, 12),
+        drawn=st.lists(specs, min_size=4, max_size=4),
+        quantum_s=st.sampled_from([1.0, 10.0]),
+        min_residency_s=st.sampled_from([0.0, 1.0]),
+        max_failures=st.integers(1, 3),
+    )
+    def set_up(self, budget: int, drawn: list[Any], quantum_s: float, min_residency_s: float, max_failures: int) -> None:
+        """Make a box with four models."""
+        rules = Rules(
+            budget_bytes=budget,
+            queue_limit=8,
+            quantum_s=quantum_s,
+            request_limit_s=30.0,
+            min_residency_s=min_residency_s,
+            max_failures=max_failures,
+            idle_unload_s=60.0,
+        )
+        self.world = World(rules, [renamed(s, n) for s, n in zip(drawn, NAMES, strict=True)])
+
+    # Callers.
+
+    @rule(
+        model=models,
+        batch=st.booleans(),
+        load_only=st.sampled_from([False, False, False, True]),
+        deadline_s=st.sampled_from([None, None, None, 1.0, 100.0]),
+    )
+    def ask(self, model: str, batch: bool, load_only: bool, deadline_s: float | None) -> None:
+        """Somebody asks."""
+        self.world.ask(model, batch=batch, load_only=load_only, deadline_s=deadline_s)
+
+    @precondition(lambda self: self.world.waiting or self.world.held)
+    @rule(data=st.data(), served=st.booleans())
+    def leave(self, data: st.DataObject, served: bool) -> None:
+        """Somebody hangs up, or has been served."""
+        self.world.leave(self._pick(data, [*self.world.waiting, *self.world.held]), served=served)
+
+    # Time and the controller.
+
+    @rule(
+        dt=st.sampled_from([0.0, 0.1, 1.0, 5.0, 40.0, 1000.0]),
+        lose=st.integers(0, 2),
+        blind=st.sampled_from([False, False, True]),
+    )
+    def turn(self, dt: float, lose: int, blind: bool) -> None:
+        """Time passes, and the core decides."""
+        self.world.now += dt
+        self._renew_in_time()
+        self.world.turn(lose=lose, blind=blind)
+
+    @rule()
+    def restart(self) -> None:
+        """The controller is killed and started again."""
+        self.world.restart()
+
+    @precondition(lambda self: self.world.orphans)
+    @rule(data=st.data())
+    def renew(self, data: st.DataObject) -> None:
+        """A gateway claims a lease from before."""
+        self.world.renew(self._pick(data, self.world.orphans))
+
+    # The engine.
+
+    @precondition(lambda self: self.world.with_status(Status.STARTING))
+    @rule(data=st.data(), how=st.sampled_from(["effect", "ready", "crash", "refused"]))
+    def start_ends(self, data: st.DataObject, how: str) -> None:
+        """A start goes on, well or badly."""
+        model = self._pick(data, self.world.with_status(Status.STARTING))
+        told = self.world.engine[model].told_to_start
+        if how == "ready":
+            self.world.become_ready(model)
+        elif how == "refused" and told:
+            self.world.fail_start(model)
+        elif told:
+            self.world.take_effect(model)
+        elif how == "crash":
+            self.world.end(model, CRASHED)
+
+    @precondition(lambda self: self.world.with_status(Status.STOPPING))
+    @rule(data=st.data())
+    def stop_ends(self, data: st.DataObject) -> None:
+        """Memory comes back."""
+        self.world.end(self._pick(data, self.world.with_status(Status.STOPPING)), KILLED)
+
+    @precondition(lambda self: self.world.with_status(Status.READY))
+    @rule(data=st.data())
+    def out_of_memory(self, data: st.DataObject) -> None:
+        """The kernel kills a worker."""
+        self.world.end(self._pick(data, self.world.with_status(Status.READY)), OUT_OF_MEMORY)
+
+    @precondition(lambda self: self.world.engine)
+    @rule(data=st.data())
+    def vanish(self, data: st.DataObject) -> None:
+        """Somebody removes a container by hand."""
+        self.world.vanish(self._pick(data, self.world.engine))
+
+    @rule()
+    def all_is_well(self) -> None:
+        """What is under way ends well."""
+        self.world.settle()
+
+    # Operators.
+
+    @rule(model=models, force=st.booleans())
+    def unload(self, model: str, force: bool) -> None:
+        """Somebody unloads a model."""
+        self.world.unload(model, force=force)
+
+    @rule(name=models, spec=st.none() | specs)
+    def change_catalog(self, name: str, spec: Any) -> None:
+        """A folder appears, changes or goes."""
+        others = [s for s in self.world.specs.values() if s.name != name]
+        self.world.register(others if spec is None else [*others, renamed(spec, name)])
+
+    @rule(budget=st.integers(4, 12))
+    def change_budget(self, budget: int) -> None:
+        """The budget changes."""
+        self.world.set_budget(budget)
+
+    # Liveness.
+
+    def teardown(self) -> None:
+        """With an engine that works again, everybody who waits is answered, though whoever is served asks again at once."""
+        if not hasattr(self, "world"):
+            return
+        world = self.world
+        for lease in list(world.orphans):
+            world.renew(lease)
+        old = set(world.waiting)
+        for _ in range(400):
+            if not old & set(world.waiting):
+                break
+            for lease, held in list(world.held.items()):
+                if held.model in world.specs:
+                    world.ask(held.model)
+                world.turn()
+                if lease in world.held:
+                    world.leave(lease, served=True)
+            world.settle()
+            world.now += 1.0
+            world.turn()
+        assert not old & set(world.waiting), "starved"
+
+    # The parts.
+
+    def _pick(self, data: st.DataObject, among: Any) -> Any:
+        return data.draw(st.sampled_from(sorted(among)))
+
+    def _renew_in_time(self) -> None:
+        for lease in list(self.world.orphans):
+            self.world.renew(lease)
+
+
+TestAppliance = Appliance.TestCase
+
+_ = (RefusedError, ModelName, LeaseId)
