@@ -7,7 +7,7 @@ Tables for people, `--json` for programs. Heavy modules are imported by the verb
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
@@ -56,12 +56,30 @@ def main() -> NoReturn:
     try:
         app()
     except WindlassError as exc:
-        typer.echo(f"windlass: {exc}", err=True)
-        sys.exit(exit_code(exc))
+        _end([exc])
+    except ExceptionGroup as group:  # what ended a process whose tasks end together
+        ours, others = group.split(WindlassError)
+        if ours is None or others is not None:
+            raise
+        _end(list(_leaves(ours)))
     except BrokenPipeError:  # the reader, such as `head`, has seen enough; what is still buffered must not fail again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     raise AssertionError("typer exits by itself")
+
+
+def _end(errors: Sequence[WindlassError]) -> NoReturn:
+    for exc in errors:
+        typer.echo(f"windlass: {exc}", err=True)
+    sys.exit(exit_code(errors[0]))
+
+
+def _leaves(group: ExceptionGroup[WindlassError]) -> Iterable[WindlassError]:
+    for exc in group.exceptions:
+        if isinstance(exc, ExceptionGroup):
+            yield from _leaves(exc)
+        else:
+            yield exc
 
 
 def exit_code(exc: WindlassError) -> int:
@@ -195,7 +213,8 @@ def logs(
     if as_json:
         _print_json(body)
     else:
-        typer.echo(body["text"].rstrip("\n"))
+        for line in body["lines"]:
+            typer.echo(line)
 
 
 # Changes.

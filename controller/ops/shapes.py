@@ -1,7 +1,7 @@
 """
 The bodies of the native API and of the key verbs, as the command line reads them.
 
-Bytes are integers, durations are float seconds, and what is not known is null: a key is always there. Errors of every path are
+Bytes are integers, durations are float seconds, and what is not known is null. Errors of every path are
 `ErrorBody`. The paths:
 
     GET  /health                      Health             503 when failing
@@ -16,10 +16,10 @@ On the controller's socket, as `wire.Call` and the body of `wire.Result`:
 
     keys.create  {"scopes": [...], "name": str, "rate_limit_per_min": int | null}   CreatedKey
     keys.list    {}                                                                        Keys
-    keys.revoke  {"id": ...}                                                               RevokedKey
+    keys.revoke  {"id": ...}                                                               KeyRow
 """
 
-from typing import Literal, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
 State = Literal["ok", "degraded", "failing"]
 ModelState = Literal["resident", "loading", "stopping", "stopped", "on_disk", "failed"]
@@ -42,20 +42,20 @@ class ErrorBody(TypedDict):
 
 
 class Health(TypedDict):
-    """`GET /health`. `reasons` says what is wrong, and is empty when `status` is ok."""
+    """`GET /health`. `reasons` says what is wrong, and is empty when `status` is ok, or for callers who may not know."""
 
     status: State
     reasons: list[str]
-    version: str
 
 
 class MemoryStatus(TypedDict):
-    """Memory of the box. `committed_bytes` is what workers hold of the budget, stopping ones included."""
+    """Memory of the box. `committed_bytes` is promised of the budget, `held_bytes` is held by workers, stopping ones included."""
 
     total_bytes: int
     available_bytes: int
     budget_bytes: int
     committed_bytes: int
+    held_bytes: int
     pressure_some_avg10: float | None
 
 
@@ -148,6 +148,7 @@ class Status(TypedDict):
     workers: list[WorkerStatus]
     queue: list[WaiterStatus]
     transitions: list[Transition]
+    leases: int
 
 
 class ModelRow(TypedDict):
@@ -216,26 +217,27 @@ class Logs(TypedDict):
     """`GET /models/{model}/logs`: the last lines the worker wrote, as they are."""
 
     model: str
-    text: str
+    lines: list[str]
 
 
 class Changed(TypedDict):
-    """What loading or unloading did: the state now, how long it took, and the bytes it holds or gave back."""
+    """What loading or unloading did: the state now, how long it took, and, if it was waited for, the bytes it holds or gave back."""
 
     model: str
     state: ModelState
     seconds: float
-    bytes: int
+    bytes: NotRequired[int]
 
 
 class KeyRow(TypedDict):
-    """A good API key without its secret, which nobody keeps. `created_at` is UTC, ISO 8601."""
+    """An API key without its secret, which nobody keeps. Times are UTC, ISO 8601; `revoked_at` is null while it is good."""
 
     id: str
     name: str
     scopes: list[str]
     rate_limit_per_min: int | None
     created_at: str
+    revoked_at: str | None
 
 
 class Keys(TypedDict):
@@ -248,10 +250,3 @@ class CreatedKey(KeyRow):
     """`keys.create`: the one time that the secret is shown."""
 
     secret: str
-
-
-class RevokedKey(TypedDict):
-    """`keys.revoke`."""
-
-    id: str
-    revoked: bool

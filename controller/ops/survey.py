@@ -154,7 +154,8 @@ def _has_image(tag: str, engine_socket: PurePosixPath) -> bool:
 
 def _key_count(settings: Settings) -> int | None:
     try:
-        return len(control.call(settings.run / "controller.sock", "keys.list", {})["keys"])
+        keys = control.call(settings.run / "controller.sock", "keys.list", {})["keys"]
+        return sum(key["revoked_at"] is None for key in keys)
     except (WindlassError, LookupError, TypeError):
         return None
 

@@ -136,7 +136,7 @@ def plan_lines(plan: Plan) -> list[str]:
 
 def keys_table(keys: Sequence[KeyRow]) -> Table:
     """Show the API keys, without their secrets."""
-    table = _table("id", "name", "scopes", ">requests a minute", "made")
+    table = _table("id", "name", "scopes", ">requests a minute", "made", "revoked")
     for key in sorted(keys, key=lambda one: one["created_at"]):
         limit = key["rate_limit_per_min"]
         table.add_row(
@@ -145,14 +145,17 @@ def keys_table(keys: Sequence[KeyRow]) -> Table:
             escape(", ".join(key["scopes"])),
             "as configured" if limit is None else str(limit),
             escape(key["created_at"]),
+            escape(key["revoked_at"] or _NOTHING),
         )
     return table
 
 
 def changed_line(changed: Changed) -> str:
     """Say what loading or unloading did."""
-    held = f", {format_bytes(changed['bytes'])}" if changed["bytes"] else ""
-    return f"{escape(changed['model'])} is {colored(changed['state'])} after {format_seconds(changed['seconds'])}{held}"
+    took = f" after {format_seconds(changed['seconds'])}" if changed["seconds"] else ""
+    held_bytes = changed.get("bytes")
+    held = f", {format_bytes(held_bytes)}" if held_bytes else ""
+    return f"{escape(changed['model'])} is {colored(changed['state'])}{took}{held}"
 
 
 def findings_lines(findings: Sequence[Finding]) -> list[str]:

@@ -353,7 +353,7 @@ def test_a_strange_name_stays_one_segment_of_the_path(name: str, gateway: Gatewa
 
 def test_logs_are_printed_as_they_are(gateway: Gateway, run: Run) -> None:
     """No markup, no table."""
-    gateway.answers["GET /models/mini/logs?tail=2"] = (200, {"model": "mini", "text": "[bold]one\ntwo\n"})
+    gateway.answers["GET /models/mini/logs?tail=2"] = (200, {"model": "mini", "lines": ["[bold]one", "two"]})
 
     assert run("logs", "mini", "--tail", "2") == (0, "[bold]one\ntwo\n", "")
     assert json.loads(run("logs", "mini", "--tail", "2", "--json")[1])["model"] == "mini"
@@ -363,11 +363,11 @@ def test_load_and_unload_say_what_they_did(gateway: Gateway, run: Run) -> None:
     """State, time and bytes; the options travel in the body."""
     done = {"model": "mini", "state": "resident", "seconds": 0.9, "bytes": 64 * 2**20}
     gateway.answers["POST /load_model"] = (200, done)
-    gateway.answers["POST /unload_model"] = (200, done | {"state": "stopped", "bytes": 0})
+    gateway.answers["POST /unload_model"] = (200, {"model": "mini", "state": "stopped", "seconds": 0.0})
 
     assert run("load", "mini") == (0, "mini is resident after 900 ms, 64 MiB\n", "")
     assert run("load", "mini", "--no-wait")[0] == 0
-    assert run("unload", "mini", "--force") == (0, "mini is stopped after 900 ms\n", "")
+    assert run("unload", "mini", "--force") == (0, "mini is stopped\n", "")
     assert [body for _, body, _ in gateway.asked] == [
         {"model": "mini", "wait": True},
         {"model": "mini", "wait": False},
@@ -554,7 +554,15 @@ def test_version_is_the_packages(run: Run) -> None:
 
 def test_a_key_is_made_and_its_secret_printed_alone(controller: Controller, run: Run) -> None:
     """Standard output has the secret and nothing else, so that it can be piped."""
-    body = {"id": "k1", "name": "", "scopes": ["inference"], "rate_limit_per_min": 60, "created_at": "2026", "secret": "wl_abc"}
+    body = {
+        "id": "k1",
+        "name": "",
+        "scopes": ["inference"],
+        "rate_limit_per_min": 60,
+        "created_at": "2026",
+        "revoked_at": None,
+        "secret": "wl_abc",
+    }
     controller.replies = [wire.Result(id="somebody-else", body=1), wire.Result(id="cli", body=body)]
     code, out, err = run("keys", "create", "--rate-limit", "60")
 
@@ -579,30 +587,37 @@ def test_a_key_is_json_for_programs(controller: Controller, run: Run) -> None:
 def test_keys_are_listed(controller: Controller, run: Run) -> None:
     """Oldest first, a limit of its own or the configured one."""
     keys = [
-        {"id": "k2", "name": "", "scopes": ["admin"], "rate_limit_per_min": 60, "created_at": "2026-02"},
-        {"id": "k1", "name": "ann", "scopes": ["inference", "admin"], "rate_limit_per_min": None, "created_at": "2026-01"},
+        {"id": "k2", "name": "", "scopes": ["admin"], "rate_limit_per_min": 60, "created_at": "2026-02", "revoked_at": "2026-03"},
+        {
+            "id": "k1",
+            "name": "ann",
+            "scopes": ["inference", "admin"],
+            "rate_limit_per_min": None,
+            "created_at": "2026-01",
+            "revoked_at": None,
+        },
     ]
     controller.replies = [wire.Result(id="cli", body={"keys": keys})]
 
     assert squeezed(run("keys", "list")[1]) == [
-        "id name scopes requests a minute made",
-        "k1 ann inference, admin as configured 2026-01",
-        "k2 - admin 60 2026-02",
+        "id name scopes requests a minute made revoked",
+        "k1 ann inference, admin as configured 2026-01 -",
+        "k2 - admin 60 2026-02 2026-03",
     ]
 
 
 def test_a_key_is_revoked(controller: Controller, run: Run) -> None:
     """By its id."""
-    controller.replies = [wire.Result(id="cli", body={"id": "k1", "revoked": True})]
+    controller.replies = [wire.Result(id="cli", body={"id": "k1", "revoked_at": "2026"})]
 
     assert run("keys", "revoke", "k1") == (0, "k1 is revoked\n", "")
 
 
 def test_a_revocation_is_json_for_programs(controller: Controller, run: Run) -> None:
     """As it came."""
-    controller.replies = [wire.Result(id="cli", body={"id": "k1", "revoked": True})]
+    controller.replies = [wire.Result(id="cli", body={"id": "k1", "revoked_at": "2026"})]
 
-    assert json.loads(run("keys", "revoke", "k1", "--json")[1]) == {"id": "k1", "revoked": True}
+    assert json.loads(run("keys", "revoke", "k1", "--json")[1]) == {"id": "k1", "revoked_at": "2026"}
 
 
 def test_the_controller_may_refuse(controller: Controller, run: Run) -> None:
@@ -660,7 +675,7 @@ def test_a_port_with_our_gateway_is_ours(gateway: Gateway) -> None:
     listen = gateway.url.removeprefix("http://")
     seen = []
     for status, state in ((200, "ok"), (503, "failing"), (200, "lovely")):
-        gateway.answers["GET /health"] = (status, {"status": state, "reasons": [], "version": "1"})
+        gateway.answers["GET /health"] = (status, {"status": state, "reasons": []})
         seen.append(survey.read_port(listen))
 
     assert seen == [Port.OURS, Port.OURS, Port.TAKEN]
@@ -686,6 +701,26 @@ def test_a_base_path_is_kept(gateway: Gateway) -> None:
 def test_every_error_has_its_exit_code(exc: Any, code: int) -> None:  # noqa: ANN401
     """As the help says."""
     assert cli.exit_code(exc) == code
+
+
+def test_errors_that_end_a_process_together_are_told_one_by_one(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+    """Tasks of one group fail as a group; what is not ours keeps its traceback."""
+    ours = ExceptionGroup("tasks", [ExceptionGroup("inner", [ConfigError(["one"])]), EngineError("two")])
+    monkeypatch.setattr(cli, "app", raising(ours))
+
+    assert run() == (cli.EXIT_USAGE, "", "windlass: one\nwindlass: two\n")
+    monkeypatch.setattr(cli, "app", raising(ExceptionGroup("tasks", [EngineError("x"), ZeroDivisionError()])))
+    with pytest.raises(ExceptionGroup, match="tasks"):
+        cli.main()
+
+
+def raising(exc: Exception) -> Callable[[], None]:
+    """Make a function that raises."""
+
+    def fail() -> None:
+        raise exc
+
+    return fail
 
 
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:
