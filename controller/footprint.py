@@ -17,8 +17,8 @@ from typing import Final
 from controller.spec import Footprint, FootprintSource
 from controller.units import MIB
 
-MARGIN_BYTES: Final = 48 * MIB
-"""Kept above a measured peak: HTTP bodies, page tables, a tokenizer's scratch, the state file being written."""
+MARGIN_BYTES: Final = 32 * MIB
+"""Kept above a measured peak: HTTP bodies, page tables, the pages of a conversation being written."""
 STEP_BYTES: Final = 16 * MIB
 """Measured footprints are multiples of this."""
 TRUSTED_SHARE: Final = 0.5

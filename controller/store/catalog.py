@@ -1,9 +1,9 @@
 """
 The model folders, read into specs and problems.
 
-Each folder of `<home>/models` is a model. A folder that cannot be served is a problem with a sentence, and the others are served all
-the same. What was read is kept under the names, sizes, times and modes of the folder's files, so that looking again at ten thousand
-models costs their `stat` calls and nothing more.
+Each folder of `<home>/models` is a model. A folder that cannot be served is a problem with a sentence, and the others are served
+all the same. What was read is kept under the names, sizes, times and modes of the folder's files, so that looking again at ten
+thousand models costs their `stat` calls and nothing more.
 
 Folders whose name starts with a dot are not looked at: copy a model to `.name` and rename it, and it appears whole or not at all.
 A folder copied in place shows as a problem until its files are complete and have been left alone for a moment.

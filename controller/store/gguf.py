@@ -349,6 +349,7 @@ def _header(facts: _Facts, *, parameters: int, weights_bytes: int) -> WeightsHea
     width = facts.whole(f"{family}.embedding_length")
     key_length = facts.whole(f"{family}.attention.key_length", width // heads)
     template = facts.text("tokenizer.chat_template")
+    experts = facts.whole(f"{family}.expert_feed_forward_length", 0) * facts.whole(f"{family}.expert_used_count", 0)
     return WeightsHeader(
         format="gguf",
         architecture=family,
@@ -356,7 +357,7 @@ def _header(facts: _Facts, *, parameters: int, weights_bytes: int) -> WeightsHea
         parameters=parameters,
         layers=facts.whole(f"{family}.block_count"),
         embedding_length=width,
-        feed_forward_length=facts.whole(f"{family}.feed_forward_length", 4 * width),
+        feed_forward_length=max(facts.whole(f"{family}.feed_forward_length", 4 * width), experts),
         heads=heads,
         kv_heads=facts.whole(f"{family}.attention.head_count_kv", heads),
         head_length=max(key_length, facts.whole(f"{family}.attention.value_length", key_length)),
