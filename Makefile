@@ -58,10 +58,6 @@ bench: capacity swap soak ## all of the tables
 venv: .venv/.locked
 .venv/.locked: requirements/dev.lock pyproject.toml
 	@images/setup.sh python
-	@echo "  the virtual environment in .venv" >&2
-	@test -x $(PYTHON) || python3 -m venv .venv
-	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/dev.lock
-	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
 engine: venv

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Install what the machine lacks, and see to it that a container engine runs. Says what it does, and does nothing twice.
 #
-# usage: images/setup.sh python    Python with venv: enough for `make check` and `make test-fast`
+# usage: images/setup.sh python    Python and the virtual environment: enough for `make check` and `make test-fast`
 #        images/setup.sh engine    Docker Engine, Compose and mmdebstrap as well, and the engine running
 #
 # An engine that already answers is used as it is, whoever runs it and however it is set up.
@@ -9,6 +9,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 engine_within_s=60
+
+logs=build/logs
+mkdir -p "$logs"
 
 say() { printf '  %s\n' "$*" >&2; }
 fail() { printf 'setup: %s\n' "$*" >&2; exit 1; }
@@ -26,12 +29,28 @@ as_root() {
 
 install_packages() {
     have apt-get || fail "needs $* and knows only apt to install them; install them by hand and run this again"
+    [ "$(id -u)" -eq 0 ] || have sudo || fail "needs $*, and only root may install: ask an administrator to run apt install $*"
     say "installing $*"
-    mkdir -p build/logs
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get update --quiet >"$logs/apt.log" 2>&1 \
+        || say "apt could not refresh all of its lists; going on with what it has"
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet --no-install-recommends "$@" >>"$logs/apt.log" 2>&1 \
+        || show_and_fail apt "apt could not install $*"
+}
+
+show_and_fail() {
+    tail -n 20 "$logs/$1.log" >&2
+    fail "$2; all of it is in $logs/$1.log"
+}
+
+# The environment holds what requirements/dev.lock lists, each file checked against its hashes, and this checkout in place.
+make_environment() {
+    say "the virtual environment in .venv, about a minute"
+    local pip=(.venv/bin/python -m pip install --quiet --disable-pip-version-check)
     {
-        as_root env DEBIAN_FRONTEND=noninteractive apt-get update --quiet
-        as_root env DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet --no-install-recommends "$@"
-    } >build/logs/apt.log 2>&1 || { tail -n 20 build/logs/apt.log >&2; fail "apt could not install $*"; }
+        { [ -x .venv/bin/python ] || python3 -m venv .venv; } \
+            && "${pip[@]}" --require-hashes --requirement requirements/dev.lock \
+            && "${pip[@]}" --no-deps --no-build-isolation --editable .
+    } >"$logs/pip.log" 2>&1 || show_and_fail pip "the virtual environment could not be made"
 }
 
 python_packages() {
@@ -61,19 +80,19 @@ engine_packages() {
 answers() { images/with-engine.sh true 2>/dev/null || as_root docker version >/dev/null 2>&1; }
 
 start_engine() {
-    mkdir -p build/logs
     if [ -d /run/systemd/system ]; then
         say "starting the container engine (systemd)"
         as_root systemctl start docker
     else
-        say "starting the container engine (dockerd, log in build/logs/dockerd.log)"
+        say "starting the container engine (dockerd, log in $logs/dockerd.log)"
         # Its own session, so that it outlives this terminal; the process id lets whoever started it end it.
-        as_root setsid sh -c 'echo $$ >build/dockerd.pid; exec dockerd >build/logs/dockerd.log 2>&1 </dev/null' >/dev/null 2>&1 </dev/null &
+        # shellcheck disable=SC2016 # the inner shell's own process id and argument
+        as_root setsid sh -c 'echo $$ >build/dockerd.pid; exec dockerd >"$1" 2>&1' sh "$logs/dockerd.log" >/dev/null 2>&1 </dev/null &
     fi
     local deadline=$((SECONDS + engine_within_s))
     until answers; do
         if [ "$SECONDS" -ge "$deadline" ]; then
-            if [ -s build/logs/dockerd.log ]; then tail -n 20 build/logs/dockerd.log >&2; fi
+            if [ -s "$logs/dockerd.log" ]; then tail -n 20 "$logs/dockerd.log" >&2; fi
             fail "the container engine does not answer after $engine_within_s s"
         fi
         sleep 0.5
@@ -108,6 +127,7 @@ fi
 # shellcheck disable=SC2086 # a list of package names
 if [ -n "${missing// /}" ]; then install_packages $missing; fi
 
+if [ "$1" = python ]; then make_environment; fi
 if [ "$1" = engine ]; then
     answers || start_engine
     if [ "$(id -u)" -ne 0 ]; then allow_user; fi
