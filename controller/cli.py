@@ -268,10 +268,10 @@ def ask(
 
 @keys_app.command("create")
 def create_key(
+    name: Annotated[str, typer.Argument(help="Whose key it is, for the list.", show_default=False)] = "",
     scopes: Annotated[
         list[str] | None, typer.Option("--scope", help="`inference` or `admin`; may be given twice.", show_default="inference")
     ] = None,
-    name: Annotated[str, typer.Option(help="Whose key it is, for the list.")] = "",
     rate_limit_per_min: Annotated[int | None, typer.Option("--rate-limit", min=1, help="Requests a minute.")] = None,
     config: Config = None,
     *,

@@ -156,7 +156,7 @@ class Route(Message):
         reasons: sentences, the decisive one first.
         resident: it was in memory when the decision fell.
         difficulty: what the request was weighed as.
-        considered: every eligible candidate with its expected seconds to the first token, best first.
+        considered: eligible candidates with the expected seconds to the end of a typical answer, best first.
 
     """
 

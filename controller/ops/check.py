@@ -392,7 +392,7 @@ def _listening(facts: Facts) -> Iterable[Finding]:
         yield _error(
             "keys",
             f"the gateway refuses to listen on {listen} without an API key: everyone on the network could use it",
-            "windlass keys create, or set gateway.listen to 127.0.0.1:8000",
+            "windlass keys create NAME\nor set gateway.listen to 127.0.0.1:8000",
         )
     elif facts.key_count is None:
         yield _warning(

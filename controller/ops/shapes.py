@@ -221,7 +221,7 @@ class Logs(TypedDict):
 
 
 class Changed(TypedDict):
-    """What loading or unloading did: the state now, how long it took, and, if it was waited for, the bytes it holds or gave back."""
+    """What loading or unloading did: the state now, the time it took, and the bytes held or given back, if it was waited for."""
 
     model: str
     state: ModelState

@@ -166,8 +166,8 @@ def findings_lines(findings: Sequence[Finding]) -> list[str]:
     for finding in findings:
         lines.append(f"{colored(finding.severity.value)}: {escape(finding.subject)}: {escape(finding.text)}")
         lines.extend(f"    {escape(line)}" for line in finding.fix.splitlines())
-    counts = _counts(f"{finding.severity.value}s" for finding in findings)
-    return [*lines, "", f"found: {counts}"]
+    counts = _counts(finding.severity.value for finding in findings)
+    return [*lines, "", f"found {counts}"]
 
 
 def _table(*headings: str) -> Table:

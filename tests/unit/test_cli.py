@@ -564,7 +564,7 @@ def test_a_key_is_made_and_its_secret_printed_alone(controller: Controller, run:
         "secret": "wl_abc",
     }
     controller.replies = [wire.Result(id="somebody-else", body=1), wire.Result(id="cli", body=body)]
-    code, out, err = run("keys", "create", "--rate-limit", "60")
+    code, out, err = run("keys", "create", "ann", "--rate-limit", "60")
 
     assert (code, out) == (0, "wl_abc\n")
     assert "cannot be shown again" in err
@@ -572,7 +572,7 @@ def test_a_key_is_made_and_its_secret_printed_alone(controller: Controller, run:
         wire.Call(
             id="cli",
             verb="keys.create",
-            arguments={"scopes": ["inference"], "name": "", "rate_limit_per_min": 60},
+            arguments={"scopes": ["inference"], "name": "ann", "rate_limit_per_min": 60},
         )
     ]
 
