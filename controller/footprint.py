@@ -7,11 +7,13 @@ The kernel charges a container with its private memory and with the pages of the
 
 A measurement replaces the estimate when it is larger, always; when it is smaller, only after the model has been asked for half of
 its context at least once, since buffers that nobody has used yet do not show. It never falls below what was seen, and after the
-kernel killed a run at its limit, the next one gets a quarter more than that limit. Figures are rounded up in steps, so that a
-measurement that creeps by a page does not make the container again.
+kernel killed a run at its limit, the next one gets a quarter more than that limit.
+
+A new figure makes the container again, so it must be worth that: figures are rounded up in steps, and a measurement that would
+save less than a twentieth confirms the estimate instead of changing it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from controller.spec import Footprint, FootprintSource
@@ -23,6 +25,8 @@ STEP_BYTES: Final = 16 * MIB
 """Measured footprints are multiples of this."""
 TRUSTED_SHARE: Final = 0.5
 """The share of its context a model must have been asked for before a measurement may lower its footprint."""
+WORTHWHILE_SHARE: Final = 0.05
+"""The least a measurement must save, as a share of the estimate, before it changes it."""
 AFTER_OUT_OF_MEMORY: Final = 1.25
 """The next limit, as a multiple of the one at which the kernel killed the worker."""
 
@@ -71,17 +75,26 @@ def resolve(
     """
     if override_bytes is not None:
         return _split(override_bytes, weights_bytes=estimate.weights_bytes, source=FootprintSource.OVERRIDE)
-    if measured is None or not (measured.anon_bytes or measured.out_of_memory_bytes):
+    if measured is None:
         return estimate
-    private_bytes = measured.anon_bytes + MARGIN_BYTES if measured.anon_bytes else 0
-    if private_bytes < estimate.private_bytes and measured.longest_tokens < TRUSTED_SHARE * context_tokens:
-        private_bytes = 0
-    total_bytes = estimate.weights_bytes + private_bytes if private_bytes else estimate.total_bytes
-    total_bytes = max(total_bytes, int(measured.out_of_memory_bytes * AFTER_OUT_OF_MEMORY))
-    if total_bytes == estimate.total_bytes:
+    seen_bytes = _seen_bytes(estimate, measured, context_tokens=context_tokens)
+    total_bytes = max(seen_bytes or estimate.total_bytes, int(measured.out_of_memory_bytes * AFTER_OUT_OF_MEMORY))
+    if seen_bytes == 0 and total_bytes == estimate.total_bytes:
         return estimate
+    if estimate.total_bytes * (1 - WORTHWHILE_SHARE) <= total_bytes <= estimate.total_bytes:
+        return replace(estimate, source=FootprintSource.MEASURED)
     rounded_bytes = -(-total_bytes // STEP_BYTES) * STEP_BYTES
     return _split(rounded_bytes, weights_bytes=estimate.weights_bytes, source=FootprintSource.MEASURED)
+
+
+def _seen_bytes(estimate: Footprint, measured: Measured, *, context_tokens: int) -> int:
+    """Return what a run has shown to be needed; 0 if too little was asked of it to tell."""
+    if measured.anon_bytes == 0:
+        return 0
+    needed_bytes = estimate.weights_bytes + measured.anon_bytes + MARGIN_BYTES
+    if needed_bytes < estimate.total_bytes and measured.longest_tokens < TRUSTED_SHARE * context_tokens:
+        return 0
+    return needed_bytes
 
 
 def _split(total_bytes: int, *, weights_bytes: int, source: FootprintSource) -> Footprint:

@@ -49,10 +49,11 @@ class Transformers:
     start_timeout_s: float = 120.0
 
     def api_paths(self, header: WeightsHeader) -> frozenset[ApiPath]:
-        """An embedding model embeds; a generator completes, and chats if it has a template."""
+        """Every checkpoint embeds; a generator completes as well, and chats if it has a template."""
         if header.embeddings:
             return frozenset({ApiPath.EMBEDDINGS})
-        return frozenset({ApiPath.COMPLETIONS, ApiPath.CHAT} if header.chat else {ApiPath.COMPLETIONS})
+        generates = frozenset({ApiPath.EMBEDDINGS, ApiPath.COMPLETIONS})
+        return generates | {ApiPath.CHAT} if header.chat else generates
 
     def check_options(self, options: Options) -> tuple[str, ...]:
         """Say what is wrong with the options."""

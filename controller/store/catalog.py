@@ -232,7 +232,7 @@ class Scanner:
             pinned=manifest.pinned,
             priority=manifest.priority,
             chat=header.chat,
-            tools=header.tools if manifest.tools is None else manifest.tools,
+            tools=_tools(found),
             parameters=header.parameters,
             lora=tuple(PurePosixPath(name) for name in manifest.lora),
             description=manifest.description,
@@ -353,6 +353,11 @@ def _check_readable(folder: Path, files: Iterable[_File]) -> None:
                 f"{'the folder' if file.name == '.' else file.name} cannot be read by the worker (user {WORKER_UID}, group "
                 f"{GROUP_GID}): mode {stat.S_IMODE(file.mode):04o}; run `chmod o+rX {path}`"
             )
+
+
+def _tools(found: _Found) -> bool:
+    said = found.weights.header.tools if found.manifest.tools is None else found.manifest.tools
+    return said and "tools" not in found.engine.refused_fields
 
 
 def _context(manifest: Manifest, weights: Weights) -> int:

@@ -348,6 +348,7 @@ def _header(facts: _Facts, *, parameters: int, weights_bytes: int) -> WeightsHea
     heads = max(1, facts.whole(f"{family}.attention.head_count", 1))
     width = facts.whole(f"{family}.embedding_length")
     key_length = facts.whole(f"{family}.attention.key_length", width // heads)
+    embeddings = pooling > 0 or family in _EMBEDDING_FAMILIES
     template = facts.text("tokenizer.chat_template")
     experts = facts.whole(f"{family}.expert_feed_forward_length", 0) * facts.whole(f"{family}.expert_used_count", 0)
     return WeightsHeader(
@@ -363,7 +364,7 @@ def _header(facts: _Facts, *, parameters: int, weights_bytes: int) -> WeightsHea
         head_length=max(key_length, facts.whole(f"{family}.attention.value_length", key_length)),
         vocabulary=facts.length("tokenizer.ggml.tokens") or facts.whole(f"{family}.vocab_size", 0),
         context_tokens=facts.whole(f"{family}.context_length"),
-        chat=bool(template),
-        tools="tools" in template,
-        embeddings=pooling > 0 or family in _EMBEDDING_FAMILIES,
+        chat=bool(template) and not embeddings,
+        tools="tools" in template and not embeddings,
+        embeddings=embeddings,
     )

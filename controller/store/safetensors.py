@@ -81,6 +81,10 @@ def read_checkpoint(folder: Path, names: tuple[str, ...]) -> Checkpoint:
     digest.update(raw)
     config = _parse(folder / "config.json", raw)
     template = _template(folder)
+    if "auto_map" in config:
+        raise _error(folder / "config.json")(
+            "has an `auto_map`, which asks for code of the checkpoint to be run; that is never done"
+        )
     header = _header(
         _Config(_error(folder / "config.json"), config),
         parameters=parameters,

@@ -52,6 +52,10 @@ def read_weights(
     if chosen[0].endswith(".gguf"):
         gguf = read_gguf(folder / chosen[0])
         return Weights(header=gguf.header, path=PurePosixPath(chosen[0]), files=chosen, sha256=gguf.sha256)
+    pickles = _pickles(names)
+    if pickles:
+        # Nothing here would read it, but a library might prefer it.
+        raise ModelError(f"{pickles[0]} lies beside the safetensors: a pickle runs code when it is opened; remove it")
     checkpoint = read_checkpoint(folder, chosen)
     return Weights(header=checkpoint.header, path=PurePosixPath(), files=checkpoint.files, sha256=checkpoint.sha256)
 
@@ -87,9 +91,13 @@ def _with_suffix(names: Sequence[str], suffix: str) -> tuple[str, ...]:
     )
 
 
+def _pickles(names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(sorted(name for name in names if name.endswith(_PICKLES)))
+
+
 def _nothing_found(names: Sequence[str], formats: frozenset[str] | None) -> str:
     wanted = " or ".join(f".{known}" for known in sorted(formats or {"gguf", "safetensors"}))
-    pickles = sorted(name for name in names if name.endswith(_PICKLES))
+    pickles = _pickles(names)
     if pickles:
         return f"wanted a {wanted} file, got {pickles[0]}: a pickle runs code when it is opened; convert it to safetensors"
     return f"wanted a {wanted} file, got none; copy the weights into the folder"
