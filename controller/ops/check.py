@@ -233,7 +233,7 @@ def _engine(engine: EngineFacts) -> Iterable[Finding]:
 
 def _images(engine: EngineFacts) -> Iterable[Finding]:
     for name, tag in engine.missing_images or ():
-        yield _error("image", f"models want the engine {name}, and its image {tag} is not there", f"make images IMAGES={name}")
+        yield _error("image", f"models want the engine {name}, and its image {tag} is not there", f"make images ENGINES={name}")
 
 
 def _folders(facts: Facts) -> Iterable[Finding]:
