@@ -1,5 +1,6 @@
 """What every ring of tests shares: Hypothesis profiles, and the real engine for those that need it."""
 
+import asyncio
 import os
 import secrets
 from collections.abc import Generator, Iterator
@@ -30,6 +31,9 @@ settings.register_profile(
     phases=[Phase.explicit, Phase.generate, Phase.target, Phase.shrink],  # fresh examples, not the ones seen before
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+
+# pytest-asyncio asks for the current event loop before its own; Python would make one for that, and nobody would close it.
+asyncio.set_event_loop(None)
 
 _FAILED = pytest.StashKey[bool]()
 
