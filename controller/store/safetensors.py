@@ -125,7 +125,8 @@ def _read_bytes(path: Path, most: int) -> bytes:
     error = _error(path)
     try:
         with _open(path) as file:
-            raw: bytes = file.read(most + 1)
+            # Never the limit itself: a reader sets aside as many bytes as it is asked for.
+            raw: bytes = file.read(min(most, os.fstat(file.fileno()).st_size) + 1)
     except FileNotFoundError:
         raise error("is missing; copy the whole checkpoint, not its weights alone") from None
     except OSError as exc:
