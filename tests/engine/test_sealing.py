@@ -12,6 +12,7 @@ from controller.errors import EngineError
 from controller.spec import GROUP_GID, WORKER_UID, ModelName
 from tests.engine.conftest import MODEL, NEIGHBOUR
 from tests.fakeworker.place import Place
+from tests.waiting import until
 
 pytestmark = pytest.mark.engine
 
@@ -214,8 +215,11 @@ async def test_others_do_not_get_at_its_socket(worker: Place, driver: DockerDriv
     model = ModelName("grouponly")
     await driver.create(worker.spec(model, "--socket-mode", "660"))
     await driver.start(model)
-    await worker.ready(model)
 
+    async def listens() -> bool:
+        return "listening" in await driver.logs(model, tail=10)
+
+    await until("its socket is open", listens)  # which cannot be asked: whoever runs the tests may not be in the group
     shown = worker.socket(model).stat()
 
     assert (shown.st_uid, shown.st_gid, stat.S_IMODE(shown.st_mode)) == (WORKER_UID, GROUP_GID, 0o660)
