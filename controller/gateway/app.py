@@ -32,6 +32,7 @@ EXPOSED_HEADERS: Final = (
     "retry-after",
 )
 SOCKET_NAME: Final = "controller.sock"
+CAUSE_PATIENCE_S: Final = 2.0
 
 log = structlog.get_logger()
 
@@ -113,7 +114,7 @@ class Gateway:
             await inbound.reply_problem(problem)
 
 
-def build(settings: Settings, session: Session) -> App:
+def build(settings: Settings, session: Session, *, cause_patience_s: float = CAUSE_PATIENCE_S) -> App:
     """Return the gateway as an ASGI application; *session* is run by the caller."""
     desk = Desk(
         settings=settings,
@@ -122,6 +123,7 @@ def build(settings: Settings, session: Session) -> App:
         guard=Guard(settings.gateway),
         metrics=Metrics(),
         openapi=docs.openapi(PATHS),
+        cause_patience_s=cause_patience_s,
     )
     gateway = Gateway(desk)
     if not settings.gateway.cors_origins:

@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import ipaddress
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from controller.config import GatewaySettings
@@ -79,42 +79,36 @@ class Guard:
         """
         if need is Need.NOTHING:
             return
-        secret = _secret(inbound)
-        inbound.key = None if secret is None else self._known(secret, keys)
-        if inbound.key is None:
-            self._admit_stranger(inbound)
-        elif need is Need.ADMIN and "admin" not in inbound.key.scopes:
-            raise ProblemError(
-                Fault.NO_SCOPE, f"wanted a key with scope admin, got one with {', '.join(inbound.key.scopes) or 'none'}"
-            )
-        elif not {"inference", "admin"}.intersection(inbound.key.scopes):
-            raise ProblemError(
-                Fault.NO_SCOPE, f"wanted a key with scope inference, got one with {', '.join(inbound.key.scopes) or 'none'}"
-            )
+        inbound.key = self._identify(inbound, keys)
+        if inbound.key is not None:
+            _check_scopes(inbound.key.scopes, need)
         self._count(inbound.key, now=now)
 
     def trusts(self, inbound: Inbound, keys: Directory | None) -> bool:
         """Say whether this caller could ask models, without counting it: it may see why something is wrong."""
         try:
-            secret = _secret(inbound)
-            if secret is None:
-                self._admit_stranger(inbound)
-            else:
-                self._known(secret, keys)
+            self._identify(inbound, keys)
         except ProblemError:
             return False
         return True
 
-    def _known(self, secret: bytes, keys: Directory | None) -> KeyCard:
+    def _identify(self, inbound: Inbound, keys: Directory | None) -> KeyCard | None:
+        """Return the caller's key; `None` for one that needs none, whatever it sends: many clients must send something."""
+        secret = _secret(inbound)
+        if secret is None:
+            self._admit_stranger(inbound)
+            return None
         digest = hashlib.sha256(secret).hexdigest()
         card = keys.key(digest) if keys is not None else None
-        if card is None or not hmac.compare_digest(card.digest.lower(), digest):
-            raise ProblemError(
-                Fault.WRONG_KEY,
-                "the API key is not known here or was revoked; `windlass keys` lists what there is",
-                headers=((b"www-authenticate", b"Bearer"),),
-            )
-        return card
+        if card is not None and hmac.compare_digest(card.digest.lower(), digest):
+            return card
+        try:
+            self._admit_stranger(inbound)
+        except ProblemError as exc:
+            if exc.kind is not Fault.NO_KEY:
+                raise
+            raise _wrong_key("the API key is not known here or was revoked; `windlass keys` lists what there is") from None
+        return None
 
     def _admit_stranger(self, inbound: Inbound) -> None:
         if self._settings.require_key:
@@ -194,6 +188,14 @@ def check_listen(host: str, keys: Mapping[str, KeyCard]) -> None:
     )
 
 
+def _check_scopes(scopes: Sequence[str], need: Need) -> None:
+    enough = {"admin"} if need is Need.ADMIN else {"inference", "admin"}
+    if not enough.intersection(scopes):
+        raise ProblemError(
+            Fault.NO_SCOPE, f"wanted an API key with scope {need.value}, got one with {', '.join(scopes) or 'none'}"
+        )
+
+
 def _secret(inbound: Inbound) -> bytes | None:
     """Return the secret a request came with; an empty one, as clients without a key like to send, counts as none."""
     bearer = inbound.header(b"authorization")
@@ -207,12 +209,12 @@ def _secret(inbound: Inbound) -> bytes | None:
 
 def _checked(secret: bytes) -> bytes:
     if len(secret) > LONGEST_SECRET_BYTES:
-        raise ProblemError(
-            Fault.WRONG_KEY,
-            f"an API key has at most {LONGEST_SECRET_BYTES} characters",
-            headers=((b"www-authenticate", b"Bearer"),),
-        )
+        raise _wrong_key(f"an API key has at most {LONGEST_SECRET_BYTES} characters")
     return secret
+
+
+def _wrong_key(text: str) -> ProblemError:
+    return ProblemError(Fault.WRONG_KEY, text, headers=((b"www-authenticate", b"Bearer"),))
 
 
 def _no_key(why: str) -> ProblemError:

@@ -26,6 +26,8 @@ class Desk:
         guard: who may ask for what.
         metrics: what is counted.
         openapi: the OpenAPI document, as JSON.
+        cause_patience_s: how long the controller may take to say why a worker is gone. It hears of it from the engine, a moment
+            after our connection has ended; and only then does a second attempt meet another worker than the dead one.
 
     """
 
@@ -34,7 +36,8 @@ class Desk:
     workers: Workers
     guard: Guard
     metrics: Metrics
-    openapi: bytes = b""
+    openapi: bytes
+    cause_patience_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

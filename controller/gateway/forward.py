@@ -23,8 +23,6 @@ from controller.gateway.problems import Fault, Problem, ProblemError, from_exit,
 from controller.gateway.upstream import Exchange, UpstreamError
 
 LARGEST_ANSWER_BYTES: Final = 64 * 1024 * 1024
-CAUSE_PATIENCE_S: Final = 2.0
-"""How long the controller may take to say why a worker is gone; the engine tells it a moment after our connection ends."""
 LARGEST_EVENT_BYTES: Final = 4 * 1024 * 1024
 
 _PROMPT: Final = re.compile(rb'"prompt_tokens"\s*:\s*(\d+)')
@@ -265,7 +263,7 @@ async def _lost(desk: Desk, lease: Lease, error: UpstreamError) -> ProblemError:
     """Say why the worker of a lease is gone, as far as anyone knows."""
     assert lease.granted is not None
     model = lease.granted.model
-    cause = await lease.cause(patience_s=CAUSE_PATIENCE_S)
+    cause = await lease.cause(patience_s=desk.cause_patience_s)
     message = lease.revoked.message if lease.revoked else ""
     desk.metrics.worker_lost(model, cause)
     log.warning("worker.lost", model=model, cause=cause or "unknown", error=str(error), lease=lease.id)

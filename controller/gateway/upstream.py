@@ -21,8 +21,8 @@ TAIL_BYTES: Final = 4096
 """How much of the end of an answer is kept, to read usage from."""
 IDLE_S: Final = 2.0
 """How long an unused connection is kept: less than servers keep theirs, so that ours is the side that closes."""
-IDLE_CONNECTIONS: Final = 8
-"""For each worker; a server may spend a thread on every one."""
+IDLE_CONNECTIONS: Final = 64
+"""For each worker. There are never more of them than leases were held at once, so a server has a thread for every one."""
 CONNECT_TIMEOUT_S: Final = 5.0
 
 
@@ -73,6 +73,7 @@ class Exchange(asyncio.Protocol):
         self._kept_bytes = 0
         self._tail = b""
         self._sized = False
+        self._keep_alive = False
         self.status = 0
         self.content_type = b""
         self.headers_complete = False
@@ -147,7 +148,7 @@ class Exchange(asyncio.Protocol):
     @property
     def reusable(self) -> bool:
         """Whether another request may follow on this connection."""
-        return self.complete and not self.closed and self._error is None and self._sized and self._parser.should_keep_alive()
+        return self.complete and not self.closed and self._keep_alive
 
     def rest(self) -> None:
         """Keep the connection for a while in case it is needed again."""
@@ -232,6 +233,7 @@ class Exchange(asyncio.Protocol):
         if not self.headers_complete or self.complete:
             return
         self.complete = True
+        self._keep_alive = self._sized and self._parser.should_keep_alive()  # the parser forgets it right after this
         if self.on_complete is not None:
             self.on_complete()
         self._wake()

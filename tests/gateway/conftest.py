@@ -17,6 +17,9 @@ from controller.gateway.listener import Server, server
 from tests.gateway.fakes import CHAT, COMPLETIONS, EMBEDDINGS, FakeController, FakeWorker, card
 from tests.waiting import until
 
+PATIENCE_S = 0.05
+"""The fake controller says why a worker is gone at once or never."""
+
 
 @dataclass(kw_only=True)
 class World:
@@ -29,11 +32,11 @@ class World:
     server: Server | None = None
     port: int = 0
 
-    async def ask(self, path: str, body: Any, **options: Any) -> httpx.Response:
+    async def ask(self, path: str, body: object, **options: Any) -> httpx.Response:  # noqa: ANN401
         """POST *body* as JSON."""
         return await self.http.post(path, json=body, **options)
 
-    async def chat(self, **fields: Any) -> httpx.Response:
+    async def chat(self, **fields: Any) -> httpx.Response:  # noqa: ANN401
         """Ask `mini` something."""
         return await self.ask(CHAT, {"model": "mini", "messages": [{"role": "user", "content": "hi"}], **fields})
 
@@ -43,12 +46,12 @@ class World:
 
 
 @asynccontextmanager
-async def running(folder: Path, *, away_limit_s: float = 5.0, **gateway: Any) -> AsyncIterator[World]:
+async def running(folder: Path, *, away_limit_s: float = 5.0, **gateway: Any) -> AsyncIterator[World]:  # noqa: ANN401
     """Run a gateway with these settings under a real server, in front of two generators and an embedder."""
     async with surroundings(folder) as (controller, workers):
         settings = Settings(gateway=GatewaySettings(listen="127.0.0.1:0", **gateway))
         session = Session(str(controller.path), away_limit_s=away_limit_s)
-        app = build(settings, session)
+        app = build(settings, session, cause_patience_s=PATIENCE_S)
         served = server(app, host="127.0.0.1", port=0, max_header_bytes=settings.gateway.max_header, grace_s=1.0)
         tasks = [asyncio.create_task(session.run()), asyncio.create_task(served.serve())]
         try:
@@ -64,11 +67,11 @@ async def running(folder: Path, *, away_limit_s: float = 5.0, **gateway: Any) ->
 
 
 @asynccontextmanager
-async def direct(folder: Path, *, peer: str = "127.0.0.1", **gateway: Any) -> AsyncIterator[World]:
+async def direct(folder: Path, *, peer: str = "127.0.0.1", **gateway: Any) -> AsyncIterator[World]:  # noqa: ANN401
     """Call the application without a server in between, as a caller at *peer*: quicker, for bodies and statuses."""
     async with surroundings(folder) as (controller, workers):
         session = Session(str(controller.path))
-        app = build(Settings(gateway=GatewaySettings(**gateway)), session)
+        app = build(Settings(gateway=GatewaySettings(**gateway)), session, cause_patience_s=PATIENCE_S)
         task = asyncio.create_task(session.run())
         try:
             await until("the catalog to come", lambda: session.directory is not None)

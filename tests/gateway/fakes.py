@@ -3,18 +3,19 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from controller import wire
+from tests.waiting import until
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
 EMBEDDINGS = "/v1/embeddings"
 
 
-def card(name: str, **changes: Any) -> wire.ModelCard:
+def card(name: str, **changes: Any) -> wire.ModelCard:  # noqa: ANN401
     """Return a model as the catalog shows it."""
     fields = {
         "engine": "llama-cpp",
@@ -53,6 +54,7 @@ class FakeController:
         self.waiting: dict[str, wire.Acquire] = {}
         self.held: dict[str, str] = {}
         self.instance = 0
+        self.most_leases = 0
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
 
@@ -62,6 +64,7 @@ class FakeController:
         return len(self.held) + len(self.waiting)
 
     async def start(self) -> None:
+        """Listen, as a new instance."""
         self.instance += 1
         self._server = await asyncio.start_unix_server(self._serve, str(self.path), limit=wire.MAX_LINE_BYTES)
 
@@ -71,6 +74,7 @@ class FakeController:
             self._server.close()
             for writer in list(self._writers):
                 writer.transport.abort()
+            await until("the sessions to end", lambda: not self._writers)
             await self._server.wait_closed()
             self._server = None
         self.path.unlink(missing_ok=True)
@@ -78,15 +82,18 @@ class FakeController:
         self.held.clear()
 
     def grant_all(self) -> None:
+        """Grant what waits."""
         for acquire in list(self.waiting.values()):
             self._grant(acquire)
 
     def revoke_all(self, cause: str, message: str = "") -> None:
+        """Take away what was granted."""
         for lease in list(self.held):
             self._send(wire.Revoked(id=lease, cause=cause, message=message or f"the worker ended: {cause}"))
             del self.held[lease]
 
     def announce(self) -> None:
+        """Send the catalog again."""
         self._send(wire.Catalog(models=tuple(self.models.values()), keys=self.keys))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -124,6 +131,7 @@ class FakeController:
 
     def _acquire(self, message: wire.Acquire) -> None:
         self.acquired.append(message)
+        self.most_leases = max(self.most_leases, self.leases + 1)
         if self.refusal is not None:
             self._send(wire.Refused(id=message.id, **self.refusal))
         elif self.holding:
@@ -162,9 +170,9 @@ class FakeWorker:
     """
     Answers OpenAI's paths on a Unix socket.
 
-    The field `fake` of a request says what goes wrong: `die` (no answer), `status` and `error` (an error answer), `die_after` (the
-    connection ends after so many events), `half` (in the middle of one), `hang` (no byte until the caller leaves), `hang_after` (the same,
-    after so many events), `flood` (so many bytes of events). `deaths` kills that many requests, whatever they say.
+    The field `fake` of a request says what goes wrong: `die` (no answer), `status` and `error` (an error answer), `die_after`
+    (the connection ends after so many events), `half` (in the middle of one), `hang` (no byte until the caller leaves),
+    `hang_after` (the same, after so many events), `flood` (so many bytes of events). `deaths` kills that many requests.
     """
 
     def __init__(self, path: Path, name: str) -> None:
@@ -180,13 +188,16 @@ class FakeWorker:
         self._writers: set[asyncio.StreamWriter] = set()
 
     async def start(self) -> None:
+        """Listen."""
         self._server = await asyncio.start_unix_server(self._serve, str(self.path), limit=16 * 1024 * 1024)
 
     async def stop(self) -> None:
+        """End, in the middle of whatever it says."""
         if self._server is not None:
             self._server.close()
             for writer in list(self._writers):
                 writer.transport.abort()
+            await until("the connections to end", lambda: not self._writers)
             await self._server.wait_closed()
             self._server = None
         self.path.unlink(missing_ok=True)
@@ -224,9 +235,7 @@ class FakeWorker:
         size = next(int(line.split(":")[1]) for line in head if line.lower().startswith("content-length"))
         return head[0].split(" ")[1], size
 
-    async def _answer(
-        self, path: str, body: dict[str, Any], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> bool:
+    async def _answer(self, path: str, body: dict[str, Any], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         fake = body.get("fake", {})
         if fake.get("die") or self.deaths > 0:
             self.deaths -= 1
@@ -269,10 +278,8 @@ class FakeWorker:
         return True
 
     async def _wait_for_hangup(self, reader: asyncio.StreamReader) -> bool:
-        try:
+        with suppress(ConnectionError):
             await reader.read(1)
-        except ConnectionError:
-            pass
         self.hung_up += 1
         return False
 
@@ -328,5 +335,6 @@ async def connection(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asy
 def request(path: str, body: object, *, headers: str = "", method: str = "POST") -> bytes:
     """Return a request as its bytes."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    head = f"{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: {len(data)}\r\n{headers}\r\n"
+    fixed = f"host: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: {len(data)}\r\n"
+    head = f"{method} {path} HTTP/1.1\r\n{fixed}{headers}\r\n"
     return head.encode() + data
