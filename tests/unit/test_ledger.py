@@ -1,0 +1,120 @@
+"""The ledger: what was measured, remembered over restarts, and never a reason to stop."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from controller.errors import StoreError
+from controller.footprint import Measured
+from controller.store.database import Database, open_database
+from controller.store.ledger import Ledger, LedgerKey
+
+KEY = LedgerKey(engine="llama-cpp", image="windlass/llama-cpp:1", digest="d", context_tokens=2048, parallel=1, device="cpu")
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    """Open a new database."""
+    database = open_database(tmp_path / "state.db")
+    yield database
+    database.close()
+
+
+def test_nothing_is_known_of_what_never_ran(database: Database) -> None:
+    """A new ledger has no figures."""
+    assert Ledger(database).find(KEY) is None
+
+
+def test_memory_is_the_most_that_was_seen(database: Database) -> None:
+    """Each of the two maxima is kept by itself."""
+    ledger = Ledger(database)
+    ledger.saw_memory(KEY, anon_bytes=10, peak_bytes=50)
+    ledger.saw_memory(KEY, anon_bytes=20, peak_bytes=40)
+
+    assert Measured(anon_bytes=20, peak_bytes=50) == ledger.find(KEY)
+
+
+def test_load_time_follows_the_recent_and_remembers_the_worst(database: Database) -> None:
+    """The average moves by three tenths, the worst sinks by a tenth a load."""
+    ledger = Ledger(database)
+    for load_s in (1.0, 3.0, 1.0):
+        ledger.saw_load(KEY, load_s=load_s)
+    found = ledger.find(KEY)
+
+    assert found is not None
+    assert (pytest.approx(1.42), pytest.approx(2.7), 3) == (found.load_s, found.load_worst_s, found.loads)
+
+
+def test_requests_are_counted_and_the_longest_kept(database: Database) -> None:
+    """A request whose speed is unknown counts all the same."""
+    ledger = Ledger(database)
+    ledger.saw_request(KEY, tokens=100, tokens_per_s=10.0)
+    ledger.saw_request(KEY, tokens=50)
+
+    assert Measured(longest_tokens=100, tokens_per_s=10.0, requests=2) == ledger.find(KEY)
+
+
+def test_kill_at_a_limit_is_remembered(database: Database) -> None:
+    """The largest limit that was too small counts."""
+    ledger = Ledger(database)
+    ledger.saw_out_of_memory(KEY, limit_bytes=100)
+    ledger.saw_out_of_memory(KEY, limit_bytes=90)
+
+    assert Measured(out_of_memory_bytes=100) == ledger.find(KEY)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(KEY, engine="transformers"),
+        replace(KEY, image="windlass/llama-cpp:2"),
+        replace(KEY, digest="e"),
+        replace(KEY, context_tokens=4096),
+        replace(KEY, parallel=2),
+        replace(KEY, device="cuda"),
+    ],
+)
+def test_a_measurement_holds_for_exactly_one_combination(database: Database, other: LedgerKey) -> None:
+    """Another engine, version, file, context, width or device knows nothing of it."""
+    ledger = Ledger(database)
+    ledger.saw_load(KEY, load_s=1.0)
+
+    assert ledger.find(other) is None
+
+
+def test_flushed_figures_are_there_after_a_restart(database: Database) -> None:
+    """What was flushed comes back whole; what was not is gone."""
+    ledger = Ledger(database)
+    ledger.saw_load(KEY, load_s=1.5)
+    ledger.saw_memory(KEY, anon_bytes=10, peak_bytes=50)
+    ledger.saw_request(KEY, tokens=7, tokens_per_s=3.5)
+    flushed = ledger.flush()
+    ledger.saw_load(replace(KEY, digest="later"), load_s=1.0)
+
+    assert 1 == flushed
+    assert {KEY: ledger.find(KEY)} == Ledger(database).all()
+
+
+def test_only_what_changed_is_written(database: Database) -> None:
+    """A second flush has nothing to do, and a maximum that was not beaten changes nothing."""
+    ledger = Ledger(database)
+    ledger.saw_memory(KEY, anon_bytes=10, peak_bytes=50)
+    ledger.flush()
+    ledger.saw_memory(KEY, anon_bytes=9, peak_bytes=50)
+
+    assert 0 == ledger.flush()
+
+
+def test_failed_flush_is_tried_again(database: Database) -> None:
+    """A full disk loses no figure: the next flush that can write writes it."""
+    ledger = Ledger(database)
+    ledger.saw_load(KEY, load_s=1.0)
+    database.write("ALTER TABLE ledger RENAME TO hidden")
+    with pytest.raises(StoreError):
+        ledger.flush()
+    database.write("ALTER TABLE hidden RENAME TO ledger")
+
+    assert 1 == ledger.flush()
+    assert {KEY: ledger.find(KEY)} == Ledger(database).all()
