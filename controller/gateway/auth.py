@@ -7,6 +7,7 @@ another origin does not, a page that had its own host name point here does not, 
 """
 
 import enum
+import functools
 import hashlib
 import hmac
 import ipaddress
@@ -160,6 +161,7 @@ class Guard:
             raise ProblemError(Fault.TOO_OFTEN, f"this key may ask {per_min} times a minute", retry_after_s=wait_s)
 
 
+@functools.lru_cache(maxsize=1024)
 def is_loopback(address: str) -> bool:
     """Say whether an address is this machine's own; a name is not."""
     try:

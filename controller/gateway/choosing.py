@@ -1,7 +1,7 @@
 """From a checked body to what the controller is asked: which model may serve it, how long it is, how hard it looks."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from controller.errors import Reason
 from controller.gateway.directory import Directory
@@ -11,6 +11,8 @@ from controller.gateway.schemas import Choice
 from controller.gateway.signals import Weighed, estimate_tokens, weigh
 from controller.spec import ApiPath
 from controller.wire import Ask
+
+Mode = Literal["manual", "auto", "hybrid"]
 
 AUTO: Final = "auto"
 OUR_FIELDS: Final = frozenset({"model", "auto_select", "preferred_model", "fallback", "tags"})
@@ -75,8 +77,8 @@ def choose(
             max_tokens=max_tokens,
             structured=_structured(raw),
         )
-    return Ask.model_construct(
-        mode=mode,  # type: ignore[arg-type]
+    return Ask(
+        mode=mode,
         model=wanted,
         fallback=tuple(stand_ins),
         api_path=api_path.value,
@@ -112,7 +114,7 @@ def deadline(inbound: Inbound) -> float | None:
     return value
 
 
-def _mode(choice: Choice, *, auto_by_default: bool) -> tuple[str, str | None, list[str]]:
+def _mode(choice: Choice, *, auto_by_default: bool) -> tuple[Mode, str | None, list[str]]:
     if choice.auto_select:
         return "auto", None, []
     stand_ins = choice.fallback

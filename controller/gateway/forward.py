@@ -18,7 +18,7 @@ import structlog
 
 from controller import wire
 from controller.gateway.desk import Desk
-from controller.gateway.lease import Lease
+from controller.gateway.lease import Lease, Priority
 from controller.gateway.problems import Fault, Problem, ProblemError, from_exit, from_worker
 from controller.gateway.upstream import Exchange, UpstreamError
 
@@ -51,7 +51,7 @@ class Job:
 
     ask: wire.Ask
     compose: Callable[[str], tuple[str, Mapping[str, Any]]]
-    priority: str = "interactive"
+    priority: Priority = "interactive"
     deadline_s: float | None = None
 
 

@@ -13,7 +13,7 @@ import itertools
 import secrets
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Final, assert_never
+from typing import Any, Final, Literal, assert_never
 
 import structlog
 
@@ -28,6 +28,9 @@ CALL_TIMEOUT_S: Final = 10.0
 """How long a question that needs no loading may take."""
 _FIRST_PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 2.0
+
+Outcome = Literal["ok", "error", "cancelled"]
+Priority = Literal["interactive", "batch"]
 
 log = structlog.get_logger()
 
@@ -115,7 +118,7 @@ class Lease:
 
     def release(
         self,
-        outcome: str,
+        outcome: Outcome,
         *,
         prompt_tokens: int = 0,
         completion_tokens: int = 0,
@@ -127,10 +130,9 @@ class Lease:
             return
         self._end()
         self._session.forget(
-            wire.Release.model_construct(
-                type="release",
+            wire.Release(
                 id=self.id,
-                outcome=outcome,  # type: ignore[arg-type]
+                outcome=outcome,
                 prompt_tokens=prompt_tokens,
                 completion_tokens=completion_tokens,
                 first_token_s=first_token_s,
@@ -272,15 +274,14 @@ class Session:
             raise away()
         return self.directory
 
-    def lease(self, ask: wire.Ask, *, priority: str = "interactive", deadline_s: float | None = None) -> Lease:
+    def lease(self, ask: wire.Ask, *, priority: Priority = "interactive", deadline_s: float | None = None) -> Lease:
         """Describe a lease to enter."""
         return Lease(
             self,
-            wire.Acquire.model_construct(
-                type="acquire",
+            wire.Acquire(
                 id=f"{self._prefix}-{next(self._numbers)}",
                 ask=ask,
-                priority=priority,  # type: ignore[arg-type]
+                priority=priority,
                 deadline_s=deadline_s,
             ),
         )

@@ -16,6 +16,7 @@ from controller.gateway.desk import Desk, Path
 from controller.gateway.directory import Directory
 from controller.gateway.forward import Job, Usage
 from controller.gateway.inbound import Inbound
+from controller.gateway.lease import Priority
 from controller.gateway.openai import message_texts, read, route_headers
 from controller.gateway.problems import Fault, Problem, ProblemError
 from controller.gateway.schemas import BatchBody, InferenceBody, LoadBody, OptimizeBody, UnloadBody
@@ -106,7 +107,7 @@ def _job(
     *,
     directory: Directory,
     deadline_s: float | None = None,
-    priority: str = "interactive",
+    priority: Priority = "interactive",
 ) -> Job:
     if (body.prompt is None) == (body.messages is None):
         raise ProblemError(Fault.BAD_FIELD, "wanted either prompt or messages", param="prompt")

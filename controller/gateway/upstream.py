@@ -8,6 +8,7 @@ connection the moment the caller does.
 """
 
 import asyncio
+import socket
 from collections.abc import Callable
 from typing import Final
 
@@ -24,6 +25,7 @@ IDLE_S: Final = 2.0
 IDLE_CONNECTIONS: Final = 64
 """For each worker. There are never more of them than leases were held at once, so a server has a thread for every one."""
 CONNECT_TIMEOUT_S: Final = 5.0
+_CONNECT_PAUSE_S: Final = 0.002
 
 
 class UpstreamError(WindlassError):
@@ -246,7 +248,7 @@ class Workers:
         """Start with none."""
         self._idle: dict[tuple[str, str], list[Exchange]] = {}
 
-    async def connect(self, socket: str, run: str, *, fresh: bool = False) -> Exchange:
+    async def connect(self, path: str, run: str, *, fresh: bool = False) -> Exchange:
         """
         Return a connection that is free, or a new one.
 
@@ -254,26 +256,26 @@ class Workers:
             UpstreamError: nobody accepts connections on the socket.
 
         """
-        idle = self._idle.get((socket, run))
+        idle = self._idle.get((path, run))
         while idle and not fresh:
             exchange = idle.pop()
             if not exchange.closed:
                 return exchange
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                _, made = await loop.create_unix_connection(lambda: Exchange(loop), socket)
-        except (OSError, TimeoutError) as exc:
-            raise UpstreamError(f"the worker's socket does not accept: {exc or 'timed out'}", untouched=True) from exc
+            connected = await _connect(path)
+            _, made = await loop.create_unix_connection(lambda: Exchange(loop), sock=connected)
+        except OSError as exc:
+            raise UpstreamError(f"the worker's socket does not accept: {exc}", untouched=True) from exc
         return made
 
-    def give_back(self, socket: str, run: str, exchange: Exchange) -> None:
+    def give_back(self, path: str, run: str, exchange: Exchange) -> None:
         """Keep a connection whose answer was read, and drop any other."""
         if not exchange.reusable:
             exchange.abort()
             return
         self._sweep()
-        idle = self._idle.setdefault((socket, run), [])
+        idle = self._idle.setdefault((path, run), [])
         if len(idle) >= IDLE_CONNECTIONS:
             exchange.abort()
         else:
@@ -290,3 +292,27 @@ class Workers:
     def _sweep(self) -> None:
         if len(self._idle) > 64:
             self._idle = {key: live for key, idle in self._idle.items() if (live := [one for one in idle if not one.closed])}
+
+
+async def _connect(path: str) -> socket.socket:
+    """
+    Connect to a worker's socket.
+
+    A Unix socket answers at once: it accepts, or its backlog is full, which servers keep as short as five. The event loops take
+    the second for a failure, or even for a connection, so this is done here, again and again until there is room.
+    """
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            while True:
+                try:
+                    made.connect(path)
+                except BlockingIOError:
+                    await asyncio.sleep(_CONNECT_PAUSE_S)
+                else:
+                    return made
+    except BaseException as exc:
+        made.close()
+        if isinstance(exc, TimeoutError):
+            raise OSError(f"its backlog was full for {CONNECT_TIMEOUT_S:g} s") from exc
+        raise

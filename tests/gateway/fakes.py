@@ -188,8 +188,8 @@ class FakeWorker:
         self._writers: set[asyncio.StreamWriter] = set()
 
     async def start(self) -> None:
-        """Listen."""
-        self._server = await asyncio.start_unix_server(self._serve, str(self.path), limit=16 * 1024 * 1024)
+        """Listen, with as short a backlog as llama.cpp's server has."""
+        self._server = await asyncio.start_unix_server(self._serve, str(self.path), limit=16 * 1024 * 1024, backlog=5)
 
     async def stop(self) -> None:
         """End, in the middle of whatever it says."""
