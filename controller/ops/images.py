@@ -67,6 +67,12 @@ class Builder:
         files = read_files(self._project, recipe.inputs)
         return recipes.image_tag(recipe, files, base=self.base, torch=self._torch if recipe.torch else "")
 
+    def ensure_base(self) -> None:
+        """Make the base image if it is missing."""
+        if not _exists(self.base):
+            script = self._project / recipes.BASE_SCRIPT
+            run_step("base image from Debian's packages, about 1 min", [str(script), self.base], log=self._log("base"))
+
     def ensure(self, names: Iterable[str]) -> dict[str, str]:
         """Make what is missing, and return the tags of all images of this checkout that exist now."""
         wanted = recipes.find_recipes(list(names))
@@ -77,7 +83,7 @@ class Builder:
                 _docker("tag", tag, recipes.local_tag(recipe))
                 console.print(f"  [green]ready[/] {tag}")
             else:
-                self._ensure_base()
+                self.ensure_base()
                 self._make(recipe, tag)
                 _forget_old(recipe)
         return {name: tag for name, tag in tags.items() if _exists(tag)}
@@ -86,13 +92,8 @@ class Builder:
         """Write the tags where Compose and the tests read them."""
         self._build.mkdir(exist_ok=True)
         file = self._build / "images.env"
-        file.write_text(recipes.image_variables(tags), encoding="utf-8")
+        file.write_text(recipes.image_variables(tags, base=self.base), encoding="utf-8")
         return file
-
-    def _ensure_base(self) -> None:
-        if not _exists(self.base):
-            script = self._project / recipes.BASE_SCRIPT
-            run_step("base image from Debian's packages, about 1 min", [str(script), self.base], log=self._log("base"))
 
     def _make(self, recipe: Recipe, tag: str) -> None:
         context = self._stage(recipe)
@@ -224,6 +225,7 @@ def build(names: Annotated[list[str], typer.Argument(help="Images to make if the
     """Make the images that are missing and record their tags in build/images.env."""
     builder = Builder(Path.cwd(), environ=os.environ)
     try:
+        builder.ensure_base()  # the tests make an image of their own on it
         builder.record(builder.ensure(names))
     except WindlassError as exc:
         console.print(f"[red]{exc}[/]")

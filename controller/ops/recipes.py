@@ -223,6 +223,7 @@ def build_argv(*, tags: Sequence[str], context: str, base: str, environ: Mapping
     ]  # fmt: skip
 
 
-def image_variables(tags: Mapping[str, str]) -> str:
-    """Write the tags (image name → tag) as an environment file for Compose and the tests."""
-    return "".join(f"{RECIPES[name].variable}={tag}\n" for name, tag in sorted(tags.items()))
+def image_variables(tags: Mapping[str, str], *, base: str) -> str:
+    """Write the tags (image name → tag) as an environment file for Compose and the tests, which build on the base."""
+    named = {RECIPES[name].variable: tag for name, tag in tags.items()}
+    return "".join(f"{variable}={tag}\n" for variable, tag in sorted({"WINDLASS_BASE_IMAGE": base, **named}.items()))

@@ -127,9 +127,14 @@ def test_build_command() -> None:
 def test_recorded_tags_are_read_back(tmp_path: Path) -> None:
     """What is written for Compose and the tests is what is read."""
     file = tmp_path / "images.env"
-    file.write_text(recipes.image_variables({"llama-cpp": "windlass/llama-cpp:1", "controller": "windlass/controller:2"}))
+    file.write_text(
+        recipes.image_variables(
+            {"llama-cpp": "windlass/llama-cpp:1", "controller": "windlass/controller:2"}, base="windlass/base:3"
+        )
+    )
 
     assert {
+        "WINDLASS_BASE_IMAGE": "windlass/base:3",
         "WINDLASS_IMAGE_CONTROLLER": "windlass/controller:2",
         "WINDLASS_IMAGE_LLAMA_CPP": "windlass/llama-cpp:1",
     } == read_tags(file)
