@@ -31,6 +31,8 @@ class Record:
     run_before: RunId = NEVER_RAN
     """The run the container showed when the model became desired: a later run that has ended is a failure."""
     ready_since_s: float | None = None
+    gate: int = 0
+    """The last caller who had come when it became ready: its turn is theirs."""
     failures: int = 0
     retry_at_s: float = 0.0
     resting: bool = False

@@ -13,8 +13,8 @@ The rules, in the order they apply:
 4. A model with callers that is not resident is a *claimant*; the one with the oldest caller is the first, after pinned models. It
    evicts the idle workers of the lowest value (GDSF: Cherkasova, *Improving WWW Proxies Performance with
    Greedy-Dual-Size-Frequency Caching*, HP Labs, 1998). If not enough is idle, it drains the least valuable busy ones: those go on
-   serving callers who are older than the claimant's, then whoever had come when the drain began, for one quantum at most, then
-   nobody.
+   serving callers who are older than the claimant's, then whoever had come when the drain began or the model became ready, for
+   one quantum at most, then nobody.
 5. Younger claimants go ahead where they fit beside what the older ones have reserved; behind one who cannot even reserve, nobody
    enters, or small models could keep a large one out for ever.
 6. Who has left comes back only when its worker is gone: so what a desired worker does is what became of this decision.
@@ -71,7 +71,7 @@ class Scheduler:
     def __init__(
         self, rules: Rules, specs: Mapping[ModelName, ModelSpec], workers: Mapping[ModelName, Worker], now: float
     ) -> None:
-        """Adopt what runs: restart is the same as start."""
+        """Adopt what runs, even if that is too much: restart is the same as start, and what must go is drained."""
         self.rules = rules
         self.desired: set[ModelName] = set()
         self.leases: dict[LeaseId, Lease] = {}
@@ -86,10 +86,9 @@ class Scheduler:
         self._wishes: tuple[ModelName, ...] = ()
         self._outdated: set[ModelName] = set()
         self.register(specs)
-        for model, worker in sorted(workers.items(), key=lambda item: (item[1].status is not Status.READY, item[0])):
-            if worker.status in RUNNING and self._fits(worker.memory_bytes):
-                self.desired.add(model)
-                self.record(model).last_used_s = now
+        for model in [m for m, w in workers.items() if w.status in RUNNING]:
+            self.desired.add(model)
+            self.record(model).last_used_s = now
 
     # What callers and operators say.
 
@@ -300,7 +299,8 @@ class Scheduler:
         for model in sorted(self.desired):
             worker, record = self._workers.get(model), self.record(model)
             if worker is not None and worker.status is Status.READY:
-                record.ready_since_s = now if record.ready_since_s is None else record.ready_since_s
+                if record.ready_since_s is None:
+                    record.ready_since_s, record.gate = now, self._callers.ticket()
                 continue
             record.ready_since_s = None
             if worker is not None and worker.status is Status.STOPPED and worker.exit and worker.run != record.run_before:
@@ -508,7 +508,7 @@ class Scheduler:
             return True
         waiters = self._callers.of(model)
         if not self._is_ready(model):
-            return bool(waiters)
+            return bool(waiters) and sequence != FIRST
         return any(self._passes_gate(w, now) or (sequence is not None and w.sequence < sequence) for w in waiters)
 
     def _passes_gate(self, waiter: Waiter, now: float) -> bool:
@@ -521,11 +521,11 @@ class Scheduler:
         head = self._head(drain.claimant)
         if head is None or waiter.sequence < head:
             return True
-        ready_since_s = self.record(waiter.model).ready_since_s
-        assert ready_since_s is not None, "only who is ready is asked for"
-        if waiter.sequence < drain.gate:
-            return now - max(drain.since_s, ready_since_s) < self.rules.quantum_s
-        return now - ready_since_s < self.rules.min_residency_s
+        record = self.record(waiter.model)
+        assert record.ready_since_s is not None, "only who is ready is asked for"
+        if waiter.sequence < max(drain.gate, record.gate):
+            return now - max(drain.since_s, record.ready_since_s) < self.rules.quantum_s
+        return now - record.ready_since_s < self.rules.min_residency_s
 
     def _head(self, claimant: ModelName | None) -> int | None:
         """Return the place of a claim; nobody's if all its callers have gone."""

@@ -109,6 +109,8 @@ class World:
         self.revocations: list[Revocation] = []
         self.notices: dict[LeaseId, Notice] = {}
         self.starts: list[ModelName] = []
+        self.renew_until_s = self.now
+        """Gateways renew what they hold before this."""
         self._last_lease = 0
         self._last_run = 0
         self.scheduler = Scheduler(rules, self.specs, {}, self.now)
@@ -189,6 +191,7 @@ class World:
         self.orphans |= self.held
         self.held, self.waiting, self.load_only = {}, {}, set()
         self.look()
+        self.renew_until_s = self.now + self.rules.adoption_grace_s
         self.scheduler = Scheduler(self.rules, self.specs, self.seen, self.now)
 
     def renew(self, lease: LeaseId) -> bool:
@@ -305,29 +308,33 @@ class World:
         container = self.engine.get(model)
         match action:
             case Create():
-                if container is None:
-                    spec = worker_spec(self.specs[model])
-                    self.engine[model] = Container(memory_bytes=spec.memory_bytes, spec_hash=spec.spec_hash)
+                spec = worker_spec(self.specs[model])
+                self.engine.setdefault(model, Container(memory_bytes=spec.memory_bytes, spec_hash=spec.spec_hash))
                 assert len(self.engine) <= MAX_CONTAINERS
             case Start():
-                self.starts.append(model)
-                if container is not None and container.status is Status.STOPPED:
-                    container.told_to_start = True
-                    assert self.held_bytes <= self.rules.budget_bytes, "more memory than the budget"
+                self._start(model, container)
             case Stop():
-                users = [
-                    h for h in (*self.held.values(), *self.orphans.values()) if shown and (h.model, h.run) == (model, shown.run)
-                ]
-                assert not users, "stopped in use"
-                if container is not None and container.told_to_start:
-                    container.told_to_start = False
-                elif container is not None and container.status is not Status.STOPPED:
-                    container.status = Status.STOPPING
+                assert shown is not None
+                self._stop(shown, container)
             case Remove():
                 assert shown is not None
                 assert shown.status is Status.STOPPED, "removed while it runs"
                 self.engine.pop(model, None)
-        if shown is not None and container is not None:  # an action under way shows, even in an old listing
+        if isinstance(action, Start | Stop) and shown is not None and container is not None:
+            # An action under way shows, even in an old listing.
             status = Status.STARTING if container.told_to_start else container.status
-            if isinstance(action, Start | Stop):
-                self.seen[model] = replace(shown, status=status, exit=container.exit if status is Status.STOPPED else None)
+            self.seen[model] = replace(shown, status=status, exit=container.exit if status is Status.STOPPED else None)
+
+    def _start(self, model: ModelName, container: Container | None) -> None:
+        self.starts.append(model)
+        if container is not None and container.status is Status.STOPPED:
+            container.told_to_start = True
+            assert self.held_bytes <= self.rules.budget_bytes, "more memory than the budget"
+
+    def _stop(self, shown: Worker, container: Container | None) -> None:
+        leases = (*self.held.values(), *self.orphans.values())
+        assert not any((h.model, h.run) == (shown.model, shown.run) for h in leases), "stopped in use"
+        if container is not None and container.status is not Status.STOPPED:
+            container.status = Status.STOPPING
+        elif container is not None:
+            container.told_to_start = False

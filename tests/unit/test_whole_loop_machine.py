@@ -1,15 +1,17 @@
 """The whole loop as a state machine: safety after every step, liveness at the end, under callers who never stop asking."""
 
-from typing import Any
+from collections.abc import Iterable
+from typing import TypeVar
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from controller.errors import RefusedError
 from controller.scheduler import Rules
-from controller.spec import ModelName, Tier
-from controller.state import LeaseId, Status
+from controller.spec import ModelSpec, Tier
+from controller.state import Status
 from tests.core.world import CRASHED, KILLED, OUT_OF_MEMORY, World, model_spec
+
+Name = TypeVar("Name", bound=str)
 
 NAMES = ("a", "b", "c", "d")
 
@@ -27,7 +29,7 @@ specs = st.builds(
 )
 
 
-def renamed(spec: Any, name: str) -> Any:
+def renamed(spec: ModelSpec, name: str) -> ModelSpec:
     """Give a drawn model its name."""
     return model_spec(
         name,
@@ -53,7 +55,7 @@ class Appliance(RuleBasedStateMachine):
         min_residency_s=st.sampled_from([0.0, 1.0]),
         max_failures=st.integers(1, 3),
     )
-    def set_up(self, budget: int, drawn: list[Any], quantum_s: float, min_residency_s: float, max_failures: int) -> None:
+    def set_up(self, budget: int, drawn: list[ModelSpec], quantum_s: float, min_residency_s: float, max_failures: int) -> None:
         """Make a box with four models."""
         rules = Rules(
             budget_bytes=budget,
@@ -93,8 +95,9 @@ class Appliance(RuleBasedStateMachine):
     )
     def turn(self, dt: float, lose: int, blind: bool) -> None:
         """Time passes, and the core decides."""
+        if self.world.now + dt >= self.world.renew_until_s:
+            self._renew_the_rest()
         self.world.now += dt
-        self._renew_in_time()
         self.world.turn(lose=lose, blind=blind)
 
     @rule()
@@ -156,7 +159,7 @@ class Appliance(RuleBasedStateMachine):
         self.world.unload(model, force=force)
 
     @rule(name=models, spec=st.none() | specs)
-    def change_catalog(self, name: str, spec: Any) -> None:
+    def change_catalog(self, name: str, spec: ModelSpec | None) -> None:
         """A folder appears, changes or goes."""
         others = [s for s in self.world.specs.values() if s.name != name]
         self.world.register(others if spec is None else [*others, renamed(spec, name)])
@@ -173,8 +176,7 @@ class Appliance(RuleBasedStateMachine):
         if not hasattr(self, "world"):
             return
         world = self.world
-        for lease in list(world.orphans):
-            world.renew(lease)
+        self._renew_the_rest()
         old = set(world.waiting)
         for _ in range(400):
             if not old & set(world.waiting):
@@ -192,14 +194,13 @@ class Appliance(RuleBasedStateMachine):
 
     # The parts.
 
-    def _pick(self, data: st.DataObject, among: Any) -> Any:
+    def _pick(self, data: st.DataObject, among: Iterable[Name]) -> Name:
         return data.draw(st.sampled_from(sorted(among)))
 
-    def _renew_in_time(self) -> None:
-        for lease in list(self.world.orphans):
+    def _renew_the_rest(self) -> None:
+        """No gateway takes longer than the grace it is given."""
+        for lease in sorted(self.world.orphans):
             self.world.renew(lease)
 
 
 TestAppliance = Appliance.TestCase
-
-_ = (RefusedError, ModelName, LeaseId)

@@ -1,0 +1,162 @@
+"""The planner, against all that could have been planned."""
+
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import combinations
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from controller.planner import Refuse, Resident, Start, Wait, plan
+from controller.spec import ModelName
+
+World = tuple[int, int, list[Resident], int]
+
+
+def resident(name: str, size: int = 1, *, value: float = 0.0, **flags: bool) -> Resident:
+    """Make a resident that is idle unless flags say otherwise."""
+    busy = flags.pop("busy", False)
+    return Resident(model=ModelName(name), memory_bytes=size, value=value, busy=busy, **flags)
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> World:
+    """Make a budget, a number of places, residents within both, and what is wanted."""
+    budget, places = draw(st.integers(1, 64)), draw(st.integers(1, 7))
+    residents: list[Resident] = []
+    for i in range(draw(st.integers(0, places - 1))):
+        size = draw(st.integers(0, 24))
+        if sum(r.memory_bytes for r in residents) + size > budget:
+            break
+        flags = {flag: draw(st.booleans()) for flag in ("busy", "pinned", "draining")}
+        residents.append(resident(f"m{i}", size, value=draw(st.integers(0, 3)), **flags))
+    crowded = draw(st.booleans())
+    return budget, len(residents) if crowded and residents else places, residents, draw(st.integers(0, 70))
+
+
+def fits(world: World, without: tuple[Resident, ...]) -> bool:
+    """Whether the wanted one fits once these are gone."""
+    budget, places, residents, want = world
+    staying = [r for r in residents if r not in without]
+    return sum(r.memory_bytes for r in staying) + want <= budget and len(staying) + 1 <= places
+
+
+def ways(world: World, *, busy_too: bool) -> Iterator[tuple[Resident, ...]]:
+    """Go through everything that may leave so that the wanted one fits."""
+    candidates = [r for r in world[2] if not r.pinned and (busy_too or not r.busy)]
+    for count in range(len(candidates) + 1):
+        yield from (chosen for chosen in combinations(candidates, count) if fits(world, chosen))
+
+
+def ask(world: World) -> Start | Wait | Refuse:
+    """Plan."""
+    budget, places, residents, want = world
+    return plan(budget, residents, want, places=places)
+
+
+@given(worlds())
+@example((4, 7, [], 4))
+@example((4, 7, [], 5))
+@example((4, 1, [resident("a")], 1))
+def test_the_kind_of_answer_agrees_with_brute_force(world: World) -> None:
+    """Start exactly when idle workers suffice, Refuse exactly when even draining all but pinned ones would not, else Wait."""
+    answer = ask(world)
+
+    assert isinstance(answer, Start) == any(True for _ in ways(world, busy_too=False))
+    assert isinstance(answer, Refuse) == (not any(True for _ in ways(world, busy_too=True)))
+
+
+@given(worlds())
+def test_who_is_chosen_may_go_suffices_and_is_needed(world: World) -> None:
+    """Nobody pinned goes, nobody busy unless it must be, enough go, and none of them could stay."""
+    answer = ask(world)
+    if isinstance(answer, Refuse):
+        return
+    names = answer.evict if isinstance(answer, Start) else answer.drain
+    chosen = tuple(r for r in world[2] if r.model in names)
+
+    assert len(chosen) == len(names)
+    assert not any(r.pinned or (isinstance(answer, Start) and r.busy) for r in chosen)
+    assert fits(world, chosen)
+    assert not any(fits(world, tuple(c for c in chosen if c is not r)) for r in chosen)
+
+
+@given(worlds(), st.randoms(use_true_random=False))
+def test_the_order_of_residents_does_not_matter(world: World, chance: random.Random) -> None:
+    """The same residents in another order get the same answer."""
+    budget, places, residents, want = world
+    shuffled = chance.sample(residents, len(residents))
+
+    assert ask((budget, places, shuffled, want)) == ask(world)
+
+
+@given(worlds())
+def test_a_drain_that_has_begun_is_kept(world: World) -> None:
+    """Whoever was chosen to drain is chosen again, whatever the values have become."""
+    answer = ask(world)
+    if not isinstance(answer, Wait):
+        return
+    draining = [replace(r, draining=r.model in answer.drain, value=-r.value) for r in world[2]]
+
+    again = ask((world[0], world[1], draining, world[3]))
+
+    assert isinstance(again, Wait)
+    assert set(again.drain) == set(answer.drain)
+
+
+def test_the_least_valuable_idle_worker_goes() -> None:
+    """Among idle workers of one size, value decides."""
+    residents = [resident("a", value=2.0), resident("b", value=1.0), resident("c", value=3.0)]
+
+    assert plan(3, residents, 1) == Start((ModelName("b"),))
+
+
+def test_a_less_valuable_worker_stays_where_the_next_is_enough_alone() -> None:
+    """What was chosen first is given back if the others free enough without it."""
+    residents = [resident("small", 1, value=1.0), resident("large", 4, value=2.0)]
+
+    assert plan(5, residents, 4) == Start((ModelName("large"),))
+
+
+def test_the_most_valuable_is_given_back_first() -> None:
+    """Where one of several could stay, it is the one that is worth most."""
+    residents = [resident("a", 1, value=1.0), resident("b", 2, value=2.0), resident("c", 3, value=3.0)]
+
+    assert plan(6, residents, 3) == Start((ModelName("a"), ModelName("b")))
+
+
+def test_the_most_valuable_surplus_is_given_back() -> None:
+    """Where either of two could stay, the more valuable one stays."""
+    residents = [resident("a", 2, value=1.0), resident("b", 2, value=2.0), resident("c", 3, value=3.0)]
+
+    assert plan(7, residents, 5) == Start((ModelName("a"), ModelName("c")))
+
+
+def test_idle_workers_drain_before_busy_ones() -> None:
+    """A plan that must wait still takes idle workers first, even more valuable ones."""
+    residents = [
+        resident("busy", 2, value=1.0, busy=True),
+        resident("idle", 1, value=9.0),
+        resident("busier", 2, value=5.0, busy=True),
+    ]
+
+    assert plan(5, residents, 3) == Wait((ModelName("idle"), ModelName("busy")))
+
+
+def test_a_refusal_says_how_much_is_missing() -> None:
+    """What is short is what pinned workers and the wanted one take beyond the budget."""
+    assert plan(5, [resident("p", 3, pinned=True), resident("q", 2)], 4) == Refuse(2)
+
+
+def test_no_place_beside_pinned_workers_is_a_refusal_with_nothing_short() -> None:
+    """Where only places are missing, no bytes are."""
+    assert plan(9, [resident("p", 1, pinned=True)], 1, places=1) == Refuse(0)
+
+
+def test_the_sixty_fifth_worker_needs_a_place() -> None:
+    """Sixty-four workers may be resident, however small they are."""
+    residents = [resident(f"m{i:02}", 0, value=float(i)) for i in range(64)]
+
+    assert plan(10, residents[:63], 1) == Start()
+    assert plan(10, residents, 1) == Start((ModelName("m00"),))
