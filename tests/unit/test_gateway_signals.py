@@ -1,5 +1,7 @@
 """How hard a request looks."""
 
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -45,19 +47,19 @@ def test_the_end_of_a_long_prompt_counts() -> None:
 
 @given(
     st.lists(st.text(), max_size=20),
-    st.integers(0, 10**6),
-    st.integers(0, 1000),
-    st.booleans(),
-    st.integers(0, 10**6),
-    st.booleans(),
+    st.fixed_dictionaries(
+        {
+            "prompt_tokens": st.integers(0, 10**6),
+            "turns": st.integers(0, 1000),
+            "tools": st.booleans(),
+            "max_tokens": st.integers(0, 10**6),
+            "structured": st.booleans(),
+        }
+    ),
 )
-def test_difficulty_stays_between_zero_and_one(
-    texts: list[str], prompt_tokens: int, turns: int, tools: bool, max_tokens: int, structured: bool
-) -> None:
+def test_difficulty_stays_between_zero_and_one(texts: list[str], options: dict[str, Any]) -> None:
     """Whatever the request is."""
-    weighed = weigh(texts, prompt_tokens=prompt_tokens, turns=turns, tools=tools, max_tokens=max_tokens, structured=structured)
-
-    assert 0 <= weighed.difficulty <= 1
+    assert 0 <= weigh(texts, **options).difficulty <= 1
 
 
 @given(st.lists(st.text(max_size=3000), max_size=20))
