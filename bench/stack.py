@@ -123,7 +123,7 @@ def stack(
     }
     place = places.choose_place(load_settings(environ), environ, config_exists=True)
     env_file = home / "appliance.env"
-    env_file.write_text(places.appliance_variables(place, read_tags(BUILD / "images.env")), encoding="utf-8")
+    env_file.write_text(places.appliance_variables(place, image_tags(os.environ)), encoding="utf-8")
     yaml = str(PROJECT / "compose" / "appliance.yaml")
     compose = tuple(places.compose_argv(_compose(), place, env_file=str(env_file), files=[yaml], verb=[]))
     running = Stack(place=place, compose=compose, api=Api(place.url))
@@ -142,6 +142,12 @@ def stack(
             output(["docker", "rm", "--force", *workers])
         shutil.rmtree(run, ignore_errors=True)
         shutil.rmtree(home, ignore_errors=True)
+
+
+def image_tags(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the images that the last build has written down; a variable of the same name names another one."""
+    chosen = {name: tag for name, tag in environ.items() if name.startswith("WINDLASS_IMAGE_") and tag}
+    return {**read_tags(BUILD / "images.env"), **chosen}
 
 
 def place_model(source: Path, target: Path, *, manifest: str = "") -> None:
