@@ -77,7 +77,11 @@ def _begin_loading(arguments: Arguments) -> "Future[Served]":
     def load() -> None:
         try:
             config = folder.check(arguments.model)
-            from worker import loading  # noqa: PLC0415 - torch and transformers; a refused folder is told before they are imported
+            # Torch and transformers come with these; a folder that is refused is told before they are imported.
+            from worker import lean  # noqa: PLC0415
+
+            lean.prepare()
+            from worker import loading  # noqa: PLC0415
 
             outcome.set_result(loading.load(arguments, config))
         except BaseException as exc:  # noqa: BLE001 - told to whoever holds the outcome

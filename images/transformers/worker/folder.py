@@ -90,7 +90,8 @@ def _end_bytes(tensor: dict[str, Any]) -> int:
     items = 1
     for length in tensor["shape"]:
         items *= length
-    bits = _ITEM_BITS.get(tensor["dtype"])
+    # A kind of number of a later day is the library's business; that its place adds up is checked all the same.
+    bits = _ITEM_BITS.get(str.upper(tensor["dtype"]))
     if begin_bytes < 0 or end_bytes < begin_bytes or (bits is not None and (end_bytes - begin_bytes) * 8 != items * bits):
         raise ValueError(f"a tensor of {items} numbers of {tensor['dtype']} cannot lie at {begin_bytes}..{end_bytes}")
     return int(end_bytes)
