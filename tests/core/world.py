@@ -10,7 +10,8 @@ from pathlib import PurePosixPath
 
 from controller.errors import RefusedError
 from controller.reconcile import MAX_CONTAINERS, Action, Create, Remove, Start, Stop, diff
-from controller.scheduler import Answer, Grant, Notice, Refusal, Revocation, Rules, Scheduler, with_budget
+from controller.rules import with_budget
+from controller.scheduler import Answer, Grant, Notice, Refusal, Revocation, Rules, Scheduler
 from controller.spec import ApiPath, Footprint, FootprintSource, ModelName, ModelSpec, Tier, WorkerSpec
 from controller.state import NEVER_RAN, Exit, ExitCause, LeaseId, RunId, Status, Worker
 
@@ -212,7 +213,7 @@ class World:
     def set_budget(self, budget_bytes: int) -> None:
         """Change the budget."""
         self.rules = with_budget(self.rules, budget_bytes)
-        self.scheduler.rules = self.rules
+        self.scheduler.set_budget(budget_bytes)
 
     def unload(self, model: str, *, force: bool) -> bool:
         """Unload by hand; false if that was refused."""

@@ -1,0 +1,166 @@
+"""
+Who is in memory: the desired set, what it takes, and what each resident is worth. Pure.
+
+Whose turn it is to come or go, the scheduler decides. The worth is that of GDSF (Cherkasova, *Improving WWW Proxies Performance
+with Greedy-Dual-Size-Frequency Caching*, HP Labs, 1998).
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Final
+
+from controller.planner import MAX_RESIDENTS
+from controller.records import Record, Records
+from controller.rules import Rules
+from controller.spec import ModelName, ModelSpec, Tier
+from controller.state import NEVER_RAN, RunId, Status, Worker
+from controller.units import GIB
+
+RUNNING: Final = (Status.STARTING, Status.READY)
+
+
+class Residency:
+    """The models that are to be in memory, and the facts about them."""
+
+    def __init__(
+        self, rules: Rules, specs: Mapping[ModelName, ModelSpec], workers: Mapping[ModelName, Worker], now: float
+    ) -> None:
+        """Adopt what runs, even if that is too much: what must go is drained."""
+        self.rules = rules
+        self.specs: Mapping[ModelName, ModelSpec] = {}
+        self.workers = workers
+        self.desired: set[ModelName] = set()
+        self._records = Records()
+        self._age = 0.0
+        self._grace_until_s = now + rules.adoption_grace_s
+        self._renounced: set[ModelName] = set()
+        self._wishes: tuple[ModelName, ...] = ()
+        self._outdated: set[ModelName] = set()
+        self.register(specs)
+        for model in [m for m, w in workers.items() if w.status in RUNNING]:
+            self.desired.add(model)
+            self.record(model).last_used_s = now
+
+    # What is told.
+
+    def register(self, specs: Mapping[ModelName, ModelSpec]) -> None:
+        """Take the catalog as it is now."""
+        self._records.follow(self.specs, specs, keep=self.desired)
+        self.specs = specs
+        self._renounced &= specs.keys()
+        wished = [s for s in specs.values() if s.pinned or s.tier is Tier.SMALL]
+        wished.sort(key=lambda s: (not s.pinned, -s.priority, s.footprint.total_bytes, s.name))
+        # No more than these could be resident at once, and a turn must not look at thousands.
+        self._wishes = tuple(s.name for s in wished[:MAX_RESIDENTS])
+
+    def observe(self, workers: Mapping[ModelName, Worker]) -> None:
+        """Take the engine's facts."""
+        self.workers = workers
+        self._outdated = {m for m in self._outdated if not self.is_gone(m)}
+
+    def outdate(self, models: Iterable[ModelName]) -> None:
+        """Note that what runs was made from a description that has changed; it holds until that run is gone."""
+        self._outdated |= set(models)
+
+    def renounce(self, model: ModelName) -> None:
+        """Wish for this one no more, until somebody asks for it."""
+        self._renounced.add(model)
+
+    def ask_for(self, model: ModelName) -> None:
+        """Take back that it was renounced."""
+        self._renounced.discard(model)
+
+    def call(self, model: ModelName, now: float) -> None:
+        """Count a call."""
+        self.record(model).call(now, self._age)
+
+    # Coming and going.
+
+    def enter(self, model: ModelName, now: float) -> None:
+        """Want this model in memory; its worker is gone, so whatever runs from now on is what became of this."""
+        assert self.is_gone(model), "who has left comes back only when its worker is gone"
+        record = self.record(model)
+        record.run_before = self.workers[model].run if model in self.workers else NEVER_RAN
+        record.ready_since_s = None
+        record.floor, record.last_used_s = self._age, now
+        record.resting = False
+        self.desired.add(model)
+
+    def evict(self, model: ModelName, now: float) -> None:
+        """Let a model go because others are worth more, by which the cache ages."""
+        self._age = max(self._age, self.value(model, now))
+        self.leave(model)
+
+    def leave(self, model: ModelName) -> None:
+        """Want this model in memory no more."""
+        self.desired.discard(model)
+        self.record(model).ready_since_s = None
+
+    # Questions.
+
+    @property
+    def committed_bytes(self) -> int:
+        """What the desired workers take from the budget."""
+        return sum(self.bytes_of(m) for m in self.desired)
+
+    def record(self, model: ModelName) -> Record:
+        """Return what is remembered of a model."""
+        return self._records.of(model, self.specs.get(model))
+
+    def value(self, model: ModelName, now: float) -> float:
+        """
+        Return what keeping a model is worth: `H = L + frequency * cost / size` of GDSF.
+
+        The cost is the seconds a reload takes, the size is in GiB, and `priority` in `model.toml` doubles the worth at each step.
+        """
+        record, spec = self.record(model), self.specs.get(model)
+        worth = record.popularity(now) * record.load_s / (max(1, self.bytes_of(model)) / GIB)
+        return float(record.floor + worth * 2.0 ** (spec.priority if spec else 0))
+
+    def bytes_of(self, model: ModelName) -> int:
+        """What a model takes or would take: its label's figure while it runs for us, today's figure until it does."""
+        if model in self.desired and not self.is_gone(model):
+            return self.workers[model].memory_bytes
+        return self.specs[model].footprint.total_bytes if model in self.specs else 0
+
+    def fits(self, want_bytes: int, *, without: Iterable[ModelName] = ()) -> bool:
+        """Whether there is room beside all desired workers but those."""
+        staying = self.desired - set(without)
+        held_bytes = sum(self.bytes_of(m) for m in staying)
+        return held_bytes + want_bytes <= self.rules.budget_bytes and len(staying) < MAX_RESIDENTS
+
+    def is_gone(self, model: ModelName) -> bool:
+        """Nothing of it runs, ours or not."""
+        worker = self.workers.get(model)
+        return worker is None or worker.status is Status.STOPPED
+
+    def is_ready(self, model: ModelName) -> bool:
+        """It is wanted, and answers."""
+        worker = self.workers.get(model)
+        return model in self.desired and worker is not None and worker.status is Status.READY
+
+    def is_running(self, model: ModelName, run: RunId) -> bool:
+        """It is wanted, and this run of it is up."""
+        worker = self.workers.get(model)
+        return model in self.desired and worker is not None and worker.run == run and worker.status in RUNNING
+
+    def is_outdated(self, model: ModelName) -> bool:
+        """What runs was made from a description that has changed."""
+        return model in self._outdated
+
+    def is_pinned(self, model: ModelName) -> bool:
+        """It never goes."""
+        return model in self.specs and self.specs[model].pinned
+
+    def is_cold(self, model: ModelName, now: float) -> bool:
+        """It is of the kind that does not stay, and nobody has used it for long."""
+        spec, record = self.specs[model], self.record(model)
+        idle_s = now - max(record.last_used_s, record.ready_since_s or 0.0)
+        return spec.tier is Tier.LARGE and not spec.pinned and idle_s > self.rules.idle_unload_s
+
+    def in_grace(self, now: float) -> bool:
+        """Gateways may still renew leases from before the start."""
+        return now < self._grace_until_s
+
+    def missing(self, *, pinned: bool) -> Collection[ModelName]:
+        """Return the pinned models, or the small ones, that should be in memory and are not, the most wanted first."""
+        return [m for m in self._wishes if self.is_pinned(m) is pinned and m not in self.desired and m not in self._renounced]
