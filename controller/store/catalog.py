@@ -41,6 +41,10 @@ DEVICE: Final = "cpu"
 
 _RELEVANT: Final = (".gguf", ".safetensors", ".json", ".jinja", ".toml", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _WEIGHTS: Final = (".gguf", ".safetensors")
+_NOT_OURS: Final = frozenset({"lost+found"})
+"""What a file system puts at its root, should that be the models folder."""
+_RESERVED: Final = frozenset({"auto"})
+"""What a request says instead of a model's name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +143,7 @@ class Scanner:
             return Catalog(problems=(Problem(folder="models", text=f"{self.folder}: {exc.strerror}; make the folder"),))
         clashes = _clashes(entry.name for entry in entries)
         for entry in entries:
-            if not entry.name.startswith("."):
+            if not entry.name.startswith(".") and entry.name not in _NOT_OURS:
                 self._visit(entry, clashes, sweep)
         self._kept = {name: kept for name, kept in self._kept.items() if name in sweep.seen}
         return Catalog(models=tuple(sweep.models), problems=tuple(sweep.problems), again_s=QUIET_S if sweep.unsettled else None)
@@ -285,6 +289,8 @@ def _is_model_folder(entry: "os.DirEntry[str]", clashes: Mapping[str, str]) -> b
         return False
     if name in clashes:
         raise ModelError(f"has the name of {clashes[name]!r} in other letters; rename one of them")
+    if name in _RESERVED:
+        raise ModelError(f"{name!r} in a request means that no model is named; rename the folder")
     if not NAME.fullmatch(name):
         raise ModelError("wanted a name of at most 63 lower-case letters, digits, '.', '_' and '-'; rename the folder")
     return True

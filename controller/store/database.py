@@ -136,14 +136,25 @@ def _migrate(connection: sqlite3.Connection) -> None:
 
 def _reading_only(path: Path, cause: sqlite3.DatabaseError) -> Database:
     problem = f"{path} cannot be written ({cause}): measurements and new API keys are lost at the next start; free the disk"
-    memory = sqlite3.connect(":memory:", check_same_thread=False)
-    with contextlib.suppress(sqlite3.DatabaseError):
-        # `immutable` needs no log and no lock file, which a full disk would not take.
-        source = sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True)
-        with contextlib.closing(source):
-            source.backup(memory)
-    _migrate(memory)
+    try:
+        memory = _copied(path)
+    except sqlite3.DatabaseError:
+        memory = sqlite3.connect(":memory:", check_same_thread=False)
+        _migrate(memory)
     return Database(memory, persistent=False, problem=problem)
+
+
+def _copied(path: Path) -> sqlite3.Connection:
+    memory = sqlite3.connect(":memory:", check_same_thread=False)
+    try:
+        # `immutable` needs no log and no lock file, which a full disk would not take.
+        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True)) as source:
+            source.backup(memory)
+        _migrate(memory)
+    except BaseException:
+        memory.close()
+        raise
+    return memory
 
 
 def _is_corrupt(exc: sqlite3.DatabaseError) -> bool:

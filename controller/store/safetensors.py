@@ -201,8 +201,8 @@ def _check_places(error: Callable[[str], WeightsError], described: Mapping[str, 
         count, start, end = _check_tensor(error, name, tensor)
         places.append((start, end, name))
         parameters += count
-    if not places:
-        raise error("has no tensors; it is not a model")
+    if parameters == 0:
+        raise error("has no numbers in it; it is not a model")
     place = 0
     for start, end, name in sorted(places):
         if start != place:

@@ -216,6 +216,7 @@ def test_folder_that_cannot_be_served_is_a_problem(models: Path, spoil: Callable
         ("a\x1b[2Jb", r"a\x1b[2Jb"),
         (os.fsdecode(b"a\xffb"), r"a\xffb"),
         ("UPPER", "UPPER"),
+        ("auto", "auto"),
     ],
 )
 def test_folder_with_another_kind_of_name_is_a_problem(models: Path, name: str, shown: str) -> None:
@@ -258,6 +259,7 @@ def test_weights_beside_the_folders_are_a_problem(models: Path) -> None:
     (models / "loose.gguf").write_bytes(gguf())
     (models / "README").touch()
     (models / ".copying").mkdir()
+    (models / "lost+found").mkdir()
 
     assert ("loose.gguf", True) == (problem(models).folder, "make a folder" in problem(models).text)
 
