@@ -192,7 +192,7 @@ def from_exit(cause: str, message: str, *, model: str) -> ProblemError:
     return ProblemError(Reason.WORKER_FAILED, message or f"the worker of {model} ended before its answer did", details=details)
 
 
-_CALLERS_FAULT: Final = re.compile(r"\[json\.exception|exceed_context_size|context size|invalid[ _]request|is not supported")
+_CALLERS_FAULT: Final = re.compile(r"\[json\.exception|failed to parse|invalid[ _]request|(?:is not |un)supported", re.IGNORECASE)
 
 
 def from_worker(status: int, body: bytes, *, model: str) -> ProblemError:
