@@ -93,7 +93,7 @@ class Desk:
                 "pressure_some_avg10": readings.memory.pressure_some_avg10,
             },
             "thermal": {"zones": [{"name": z.name, "celsius": z.celsius} for z in readings.thermal.zones]},
-            "power": [{"name": r.name, "watts": r.watts} for r in readings.thermal.rails],
+            "power": {"rails": [{"name": r.name, "watts": r.watts} for r in readings.thermal.rails]},
             "disk": {"home_total_bytes": readings.disk.total_bytes, "home_free_bytes": readings.disk.free_bytes},
             "workers": [
                 reports.worker_row(w, leases=len(pool.scheduler.record(m).leases), usage=pool.meter.usage.get(m), now=now)
