@@ -70,6 +70,10 @@ class Gateway:
             log.info("request.hung_up", path=template, request=inbound.id.decode(), after_s=round(loop.time() - began, 3))
         except ProblemError as exc:
             await self._tell(inbound, exc)
+        except asyncio.CancelledError:  # the server does that, and only to what outlives the grace period
+            await self._tell(
+                inbound, ProblemError(Fault.STOPPING, "the gateway is being stopped; another may be there in a moment")
+            )
         except Exception as exc:
             log.exception("request.bug", path=template, request=inbound.id.decode())
             text = f"something went wrong here; the gateway's log has it as {inbound.id.decode()}"

@@ -414,8 +414,10 @@ class _Link(asyncio.Protocol):
         self._session = session
         self._transport: asyncio.Transport | None = None
         self._rest = b""
+        self._unsent: list[bytes] = []
+        self._loop = asyncio.get_running_loop()
         self.welcomed = False
-        self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.lost: asyncio.Future[None] = self._loop.create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]
@@ -445,8 +447,15 @@ class _Link(asyncio.Protocol):
                 self._session.take(message)
 
     def send(self, message: wire.Message) -> None:
+        """Send soon: what many say in one turn of the loop costs one write, and a release goes after the answer it follows."""
+        if not self._unsent:
+            self._loop.call_soon(self._flush)
+        self._unsent.append(wire.encode(message))
+
+    def _flush(self) -> None:
         if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(wire.encode(message))
+            self._transport.write(b"".join(self._unsent))
+        self._unsent.clear()
 
     def close(self) -> None:
         if self._transport is not None:

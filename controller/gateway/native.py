@@ -12,6 +12,7 @@ from controller import wire
 from controller.errors import Reason
 from controller.gateway import choosing, forward, schemas
 from controller.gateway.auth import Need
+from controller.gateway.box import Told
 from controller.gateway.desk import Desk, Path
 from controller.gateway.directory import Directory
 from controller.gateway.forward import Job, Usage
@@ -348,16 +349,16 @@ async def optimize(desk: Desk, inbound: Inbound) -> None:
 
 
 async def metrics(desk: Desk, inbound: Inbound) -> None:
-    """`GET /metrics`: ours, and the controller's if it is there to tell."""
+    """`GET /metrics`: what is counted here, and what the controller tells of the box."""
     desk.metrics.leases.set(desk.session.held)
     desk.metrics.controller_up.set(1 if desk.session.connected else 0)
     text = desk.metrics.text()
     try:
-        theirs = await desk.session.call("metrics", timeout_s=HEALTH_TIMEOUT_S)
+        told = await desk.session.call("status", timeout_s=HEALTH_TIMEOUT_S)
     except ProblemError:
-        theirs = ""
-    if isinstance(theirs, str):
-        text += theirs.encode()
+        told = None  # `controller_up` says so
+    if isinstance(told, dict):
+        text += Told(told).text()
     await inbound.reply(text, content_type=b"text/plain; version=0.0.4; charset=utf-8")
 
 

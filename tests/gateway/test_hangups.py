@@ -140,6 +140,23 @@ async def test_a_slow_reader_loses_its_worker_at_the_time_limit(world: World) ->
         await until("the worker to be let go", lambda: world.workers["mini"].active == 0)
 
 
+async def test_what_outlives_the_grace_period_is_told_so(tmp_path: Path) -> None:
+    """A caller in the queue gets a status, one in a stream an error event, and no lease is left."""
+    async with running(tmp_path) as world, connection(world.port) as (reader, writer):
+        writer.write(request(CHAT, {**BODY, "stream": True, "fake": {"hang_after": 2}}))
+        await reader.readuntil(b" upon")
+        world.controller.holding = True
+        async with asyncio.TaskGroup() as group:
+            waiting = group.create_task(world.chat())
+            await until("the caller to wait", lambda: world.controller.waiting)
+            world.server.should_exit = True
+        streamed = await reader.read()
+        await world.idle()
+
+    assert (waiting.result().status_code, waiting.result().json()["error"]["code"]) == (503, "stopping")
+    assert b'"code":"stopping"' in streamed
+
+
 async def test_stopping_the_gateway_lets_running_answers_end(tmp_path: Path) -> None:
     """When told to stop it takes nobody new in, and a stream that is running is delivered whole."""
     async with running(tmp_path) as world, connection(world.port) as (reader, writer):

@@ -213,9 +213,15 @@ async def test_health_is_what_the_controller_says(near: World, state: str, statu
     assert (answer.status_code, answer.json()) == (status, {"status": state, "reasons": ["because"]})
 
 
-async def test_the_metrics_count_answers_tokens_and_hangups(near: World) -> None:
-    """Prometheus reads what was answered, by path and status, and what the controller counts beside it."""
-    near.controller.answers["metrics"] = "windlass_swaps_total 5\n"
+async def test_the_metrics_count_answers_and_tokens(near: World) -> None:
+    """Prometheus reads what was answered, by path and status, and what the controller tells of the box beside it."""
+    near.controller.answers["status"] = {
+        "state": "degraded",
+        "memory": {"budget_bytes": 5, "pressure_some_avg10": None},
+        "thermal": {"zones": [{"name": 'the "hot" one', "celsius": 51.5}]},
+        "workers": [{"model": "mini", "status": "ready", "memory_bytes": 7, "leases": 2}],
+        "queue": [{"waiting_s": 1.5}, {"waiting_s": 0.5}],
+    }
     await near.chat()
     await near.chat(max_tokens=-1)
     text = (await near.http.get("/metrics")).text
@@ -224,7 +230,20 @@ async def test_the_metrics_count_answers_tokens_and_hangups(near: World) -> None
     assert 'windlass_gateway_requests_total{path="/v1/chat/completions",status="400"} 1.0' in text
     assert 'windlass_gateway_tokens_total{kind="completion",model="mini"} 4.0' in text
     assert "windlass_gateway_controller_up 1.0" in text
-    assert "windlass_swaps_total 5" in text
+    assert 'windlass_memory_bytes{kind="budget"} 5.0' in text
+    assert 'windlass_celsius{zone="the \\"hot\\" one"} 51.5' in text
+    assert 'windlass_worker_memory_bytes{model="mini",status="ready"} 7.0' in text
+    assert "windlass_queue_length 2.0" in text
+    assert "windlass_queue_longest_wait_s 1.5" in text
+    assert "windlass_health 1.0" in text
+
+
+async def test_the_metrics_do_not_need_a_controller(near: World) -> None:
+    """Without one, what is counted here is still there to read."""
+    await near.controller.stop()
+    text = (await near.http.get("/metrics")).text
+
+    assert "windlass_gateway_controller_up 0.0" in text
 
 
 async def test_the_documentation_needs_no_other_site(near: World) -> None:
