@@ -1,7 +1,7 @@
 """
 The configuration: one TOML file, read once, into frozen settings.
 
-Order, the later wins: the defaults here, `/etc/windlass/appliance.toml` (`WINDLASS_CONFIG` names another), the environment variables
+Order, the later wins: the defaults here, `/etc/windlass/appliance.toml` (`WINDLASS_CONFIG` names another), the variables
 `WINDLASS_HOME`, `WINDLASS_RUN`, `WINDLASS_MEMORY_BUDGET`, `WINDLASS_LISTEN`, `WINDLASS_OWNER` and `WINDLASS_IMAGE_<ENGINE>`.
 Unknown keys are errors, and every problem is listed at once.
 """
@@ -163,6 +163,10 @@ def load_settings(environ: Mapping[str, str], *, path: Path | None = None) -> Se
         ) from exc
 
 
+_OWN_IMAGE: Final = "WINDLASS_IMAGE_CONTROLLER"
+"""Stands beside the engines' images wherever they are handed around, and is no engine."""
+
+
 def _apply_environment(raw: dict[str, Any], environ: Mapping[str, str]) -> None:
     for variable, keys in (
         ("WINDLASS_HOME", ("home",)),
@@ -174,7 +178,7 @@ def _apply_environment(raw: dict[str, Any], environ: Mapping[str, str]) -> None:
         if value := environ.get(variable):
             _put(raw, keys, value)
     for variable, value in environ.items():
-        if variable.startswith("WINDLASS_IMAGE_") and value:
+        if variable.startswith("WINDLASS_IMAGE_") and variable != _OWN_IMAGE and value:
             engine = variable.removeprefix("WINDLASS_IMAGE_").lower().replace("_", "-")
             _put(raw, ("engines", engine, "image"), value)
 
