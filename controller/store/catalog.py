@@ -11,8 +11,6 @@ A folder copied in place shows as a problem until its files are complete and hav
 
 import hashlib
 import os
-import re
-import stat
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -24,12 +22,12 @@ from controller.config import Settings
 from controller.engines.base import Engine
 from controller.errors import ConfigError, ModelError
 from controller.footprint import Measured, resolve
-from controller.spec import GROUP_GID, WORKER_UID, Footprint, ModelName, ModelSpec
+from controller.spec import Footprint, ModelName, ModelSpec
+from controller.store.folder import NOT_OURS, File, check_readable, find_clashes, is_model, list_files, printable
 from controller.store.ledger import Ledger, LedgerKey
 from controller.store.manifest import FILE_NAME, Manifest, read_manifest
 from controller.store.weights import Weights, read_weights
 
-NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 DEFAULT_CONTEXT_TOKENS: Final = 4096
 ASSUMED_BYTES_PER_S: Final = 1_000_000_000
 """How fast weights are read, until a load was measured."""
@@ -38,13 +36,6 @@ ASSUMED_START_S: Final = 0.7
 QUIET_S: Final = 1.0
 """Files changed later than this may still be being written."""
 DEVICE: Final = "cpu"
-
-_RELEVANT: Final = (".gguf", ".safetensors", ".json", ".jinja", ".toml", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-_WEIGHTS: Final = (".gguf", ".safetensors")
-_NOT_OURS: Final = frozenset({"lost+found"})
-"""What a file system puts at its root, should that be the models folder."""
-_RESERVED: Final = frozenset({"auto"})
-"""What a request says instead of a model's name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,18 +63,6 @@ class Catalog:
     again_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class _File:
-    """One file of a folder, as far as it can be told without opening it."""
-
-    name: str
-    size: int
-    changed_ns: int
-    mode: int
-    uid: int
-    gid: int
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Found:
     """What a folder said, before the ledger is asked."""
@@ -99,7 +78,7 @@ class _Found:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Kept:
-    files: tuple[_File, ...]
+    files: tuple[File, ...]
     outcome: "_Found | ModelError"
 
 
@@ -141,28 +120,28 @@ class Scanner:
             entries = sorted(os.scandir(self.folder), key=lambda entry: entry.name)
         except OSError as exc:
             return Catalog(problems=(Problem(folder="models", text=f"{self.folder}: {exc.strerror}; make the folder"),))
-        clashes = _clashes(entry.name for entry in entries)
+        clashes = find_clashes(entry.name for entry in entries)
         for entry in entries:
-            if not entry.name.startswith(".") and entry.name not in _NOT_OURS:
+            if not entry.name.startswith(".") and entry.name not in NOT_OURS:
                 self._visit(entry, clashes, sweep)
         self._kept = {name: kept for name, kept in self._kept.items() if name in sweep.seen}
         return Catalog(models=tuple(sweep.models), problems=tuple(sweep.problems), again_s=QUIET_S if sweep.unsettled else None)
 
     def _visit(self, entry: "os.DirEntry[str]", clashes: Mapping[str, str], sweep: _Sweep) -> None:
         try:
-            if not _is_model_folder(entry, clashes):
+            if not is_model(entry, clashes):
                 return
             sweep.seen.add(entry.name)
             found = self._look(Path(entry.path), sweep)
             sweep.models.append(self._spec(ModelName(entry.name), found))
         except ModelError as exc:
-            sweep.problems.append(Problem(folder=_printable(entry.name), text=str(exc)))
+            sweep.problems.append(Problem(folder=printable(entry.name), text=str(exc)))
         except OSError as exc:
-            sweep.problems.append(Problem(folder=_printable(entry.name), text=f"cannot be read: {exc.strerror}; check its mode"))
+            sweep.problems.append(Problem(folder=printable(entry.name), text=f"cannot be read: {exc.strerror}; check its mode"))
 
     def _look(self, folder: Path, sweep: _Sweep) -> _Found:
         """Return what the folder says, from memory if none of its files has changed."""
-        files = _files(folder)
+        files = list_files(folder)
         kept = self._kept.get(folder.name)
         if kept is None or kept.files != files:
             if self._is_moving(files):
@@ -174,17 +153,17 @@ class Scanner:
             raise kept.outcome
         return kept.outcome
 
-    def _is_moving(self, files: tuple[_File, ...]) -> bool:
+    def _is_moving(self, files: tuple[File, ...]) -> bool:
         # A time in the future says nothing: the clock was set back, or the file comes from another box.
         return any(0 <= self._now() - file.changed_ns / 1e9 < QUIET_S for file in files)
 
-    def _read(self, folder: Path, files: tuple[_File, ...]) -> "_Found | ModelError":
+    def _read(self, folder: Path, files: tuple[File, ...]) -> "_Found | ModelError":
         try:
             return self._read_folder(folder, files)
         except ModelError as exc:
             return exc
 
-    def _read_folder(self, folder: Path, files: tuple[_File, ...]) -> _Found:
+    def _read_folder(self, folder: Path, files: tuple[File, ...]) -> _Found:
         manifest = read_manifest(folder)
         chosen = engines.find(manifest.engine) if manifest.engine else None
         names = tuple(file.name for file in files if file.name not in manifest.lora)
@@ -195,7 +174,7 @@ class Scanner:
         by_name = {file.name: file for file in files}
         _check_lora(manifest, engine, by_name)
         used = [by_name[name] for name in (*weights.files, *manifest.lora)]
-        _check_readable(folder, files)
+        check_readable(folder, files)
         context_tokens = _context(manifest, weights)
         estimate = engine.estimate(
             weights.header,
@@ -267,71 +246,7 @@ def _check_engines(settings: Settings) -> None:
         raise ConfigError(problems)
 
 
-def _clashes(names: Iterable[str]) -> Mapping[str, str]:
-    """Return, for every folder whose name another one has in other letters, that other one: the one that keeps the name."""
-    first: dict[str, str] = {}
-    clashing: dict[str, str] = {}
-    # The name in lower case is the valid one, so it goes first and keeps its place.
-    for name in sorted(names, key=lambda name: (name != name.lower(), name)):
-        kept = first.setdefault(name.lower(), name)
-        if kept != name:
-            clashing[name] = kept
-    return clashing
-
-
-def _is_model_folder(entry: "os.DirEntry[str]", clashes: Mapping[str, str]) -> bool:
-    name = entry.name
-    if entry.is_symlink():
-        raise ModelError("is a link: a worker sees nothing beyond its own folder; move the model here")
-    if not entry.is_dir(follow_symlinks=False):
-        if name.endswith(_WEIGHTS):
-            raise ModelError("is a file beside the model folders; make a folder with the model's name and move it there")
-        return False
-    if name in clashes:
-        raise ModelError(f"has the name of {clashes[name]!r} in other letters; rename one of them")
-    if name in _RESERVED:
-        raise ModelError(f"{name!r} in a request means that no model is named; rename the folder")
-    if not NAME.fullmatch(name):
-        raise ModelError("wanted a name of at most 63 lower-case letters, digits, '.', '_' and '-'; rename the folder")
-    return True
-
-
-def _files(folder: Path) -> tuple[_File, ...]:
-    """Return the folder itself and those of its files that matter."""
-    found = [_file(".", folder.stat())]
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if not entry.name.endswith(_RELEVANT):
-                continue
-            if entry.is_symlink() and not _stays_inside(folder, entry):
-                raise ModelError(
-                    f"{_printable(entry.name)} is a link out of the folder, where the worker cannot follow; copy the file"
-                )
-            if _printable(entry.name) != entry.name or "," in entry.name:
-                raise ModelError(f"{_printable(entry.name)} has characters in its name that no file of a model needs; rename it")
-            found.append(_file(entry.name, entry.stat()))
-    return tuple(sorted(found))
-
-
-def _file(name: str, status: os.stat_result) -> _File:
-    # A folder's own time changes with every log or lock written into it; only its mode matters.
-    folder = stat.S_ISDIR(status.st_mode)
-    return _File(
-        name,
-        0 if folder else status.st_size,
-        0 if folder else status.st_mtime_ns,
-        status.st_mode,
-        status.st_uid,
-        status.st_gid,
-    )
-
-
-def _stays_inside(folder: Path, entry: "os.DirEntry[str]") -> bool:
-    target = str(Path(entry.path).readlink())
-    return "/" not in target and (folder / target).is_file() and not (folder / target).is_symlink()
-
-
-def _meanwhile(kept: _Kept | None, files: tuple[_File, ...]) -> _Found:
+def _meanwhile(kept: _Kept | None, files: tuple[File, ...]) -> _Found:
     """Return what held before the folder began to change, if its weights are the same; a manifest is being edited, then."""
     if kept is not None and isinstance(kept.outcome, _Found):
         used = {*kept.outcome.weights.files, *map(str, kept.outcome.manifest.lora)}
@@ -340,25 +255,12 @@ def _meanwhile(kept: _Kept | None, files: tuple[_File, ...]) -> _Found:
     raise ModelError("is still being written; it is looked at again when its files have been left alone for a moment")
 
 
-def _check_lora(manifest: Manifest, engine: Engine, files: Mapping[str, _File]) -> None:
+def _check_lora(manifest: Manifest, engine: Engine, files: Mapping[str, File]) -> None:
     if manifest.lora and "gguf" not in engine.formats:
         raise ModelError(f"engine {engine.name!r} applies no adapters; merge them into the weights, and remove `lora`")
     for name in manifest.lora:
         if name not in files or not name.endswith(".gguf"):
             raise ModelError(f"{FILE_NAME} names {name!r} as an adapter, and there is no such .gguf file")
-
-
-def _check_readable(folder: Path, files: Iterable[_File]) -> None:
-    """Refuse what the worker's user could not open: it would fail at the start with a text that says less."""
-    for file in files:
-        wanted = 0o5 if file.name == "." else 0o4
-        shift = 6 if file.uid == WORKER_UID else 3 if file.gid == GROUP_GID else 0
-        if (file.mode >> shift) & wanted != wanted:
-            path = folder if file.name == "." else folder / file.name
-            raise ModelError(
-                f"{'the folder' if file.name == '.' else file.name} cannot be read by the worker (user {WORKER_UID}, group "
-                f"{GROUP_GID}): mode {stat.S_IMODE(file.mode):04o}; run `chmod o+rX {path}`"
-            )
 
 
 def _tools(found: _Found) -> bool:
@@ -373,14 +275,8 @@ def _context(manifest: Manifest, weights: Weights) -> int:
     return manifest.context or min(longest, DEFAULT_CONTEXT_TOKENS)
 
 
-def _digest(used: Iterable[_File], weights: Weights) -> str:
+def _digest(used: Iterable[File], weights: Weights) -> str:
     digest = hashlib.sha256(weights.sha256.encode())
     for file in used:
         digest.update(f"\n{file.name} {file.size} {file.changed_ns}".encode())
     return digest.hexdigest()
-
-
-def _printable(name: str) -> str:
-    """Write a name so that it is one line of text, whatever bytes it is made of."""
-    text = os.fsencode(name).decode("utf-8", "backslashreplace")
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)

@@ -10,7 +10,7 @@ import pytest
 from controller.config import EngineSettings, Settings
 from controller.errors import ConfigError
 from controller.spec import ApiPath, FootprintSource, ModelSpec, Tier
-from controller.store import catalog
+from controller.store import folder as folder_module
 from controller.store.catalog import QUIET_S, Catalog, Problem, Scanner
 from controller.store.database import open_database
 from controller.store.ledger import Ledger, LedgerKey
@@ -274,7 +274,7 @@ def test_readable_for_the_workers_group_is_enough(models: Path, monkeypatch: pyt
     folder = write_gguf_folder(models, "qwen")
     for path in (folder, folder / "model.gguf"):
         path.chmod(0o750)
-    monkeypatch.setattr(catalog, "GROUP_GID", folder.stat().st_gid)
+    monkeypatch.setattr(folder_module, "GROUP_GID", folder.stat().st_gid)
 
     assert "qwen" == only(models).name
 
