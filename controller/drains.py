@@ -68,18 +68,14 @@ class Drains:
         return now - record.ready_since_s < rules.min_residency_s
 
     def residents(self, claimant: ModelName | None, place: int | None, now: float) -> list[Resident]:
-        """
-        Return the desired workers as a claimant whose oldest caller is number *place* must see them.
-
-        A shrunk budget, which is no claimant, sees pinned ones as the most valuable, no more: it holds against everybody.
-        """
+        """Return the desired workers as a claimant whose oldest caller is number *place* must see them."""
         return [
             Resident(
                 model=model,
                 memory_bytes=self._residency.bytes_of(model),
                 value=math.inf if self._residency.is_pinned(model) else self._residency.value(model, now),
                 busy=self._is_needed(model, place, now),
-                pinned=self._residency.is_pinned(model) and claimant is not None,
+                pinned=self._residency.is_pinned(model),
                 draining=model in self.current and self.current[model].claimant == claimant,
             )
             for model in self._residency.desired

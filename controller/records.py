@@ -1,6 +1,6 @@
 """What is remembered of each model between turns: popularity, failures, load times. Pure."""
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -70,7 +70,8 @@ class Record:
     def why_resting(self, model: ModelName) -> str:
         """Say how often and how it failed, and what to do."""
         ended = self.last_exit
-        how = f"{ended.cause.value}, status {ended.code}{': ' + ended.detail if ended.detail else ''}" if ended else "unknown"
+        assert ended is not None, "only who has failed rests"
+        how = f"{ended.cause.value}, status {ended.code}{': ' + ended.detail if ended.detail else ''}"
         return (
             f"{model} failed {self.failures} times in a row, the last time by: {how}; it is not started again for now. "
             f"See `windlass logs {model}`, then `windlass load {model}`"
@@ -83,10 +84,6 @@ class Records:
     def __init__(self) -> None:
         """Remember nothing."""
         self._records: dict[ModelName, Record] = {}
-
-    def __iter__(self) -> Iterator[ModelName]:
-        """Go through the models that have one."""
-        return iter(self._records)
 
     def of(self, model: ModelName, spec: ModelSpec | None) -> Record:
         """Return the record of *model*, begun from *spec* if it has none."""

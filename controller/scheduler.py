@@ -11,10 +11,9 @@ The rules, in the order they apply:
 3. A ready worker serves its callers in the order they came, interactive before batch, but no batch caller waits longer than
    `batch_patience_s` for that reason alone.
 4. A model with callers that is not resident is a *claimant*; the one with the oldest caller is the first, after pinned models. It
-   evicts the idle workers of the lowest value (GDSF: Cherkasova, *Improving WWW Proxies Performance with
-   Greedy-Dual-Size-Frequency Caching*, HP Labs, 1998). If not enough is idle, it drains the least valuable busy ones: those go on
-   serving callers who are older than the claimant's, then whoever had come when the drain began or the model became ready, for
-   one quantum at most, then nobody.
+   evicts the idle workers of the lowest value. If not enough is idle, it drains the least valuable busy ones: those go on serving
+   callers who are older than the claimant's, then whoever had come when the drain began or the model became ready, for one
+   quantum at most, then nobody.
 5. Younger claimants go ahead where they fit beside what the older ones have reserved; behind one who cannot even reserve, nobody
    enters, or small models could keep a large one out for ever.
 6. Who has left comes back only when its worker is gone: so what a desired worker does is what became of this decision.
@@ -22,6 +21,7 @@ The rules, in the order they apply:
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Set
+from dataclasses import replace
 from typing import Literal
 
 from controller import refusals
@@ -318,8 +318,7 @@ class Scheduler:
     def _admit(self, now: float) -> list[Answer]:
         """Let claimants in, the one with the oldest caller first; who must wait reserves what it waits for."""
         answers: list[Answer] = []
-        drains = self._shrink(now)
-        if drains:
+        if drains := self._shrink(now):
             self._drains.current = drains
             return answers
         going: set[ModelName] = set()
@@ -350,14 +349,15 @@ class Scheduler:
         if self.committed_bytes <= self.rules.budget_bytes:
             return {}
         residents = self._drains.residents(None, FIRST, now)
-        match plan(self.rules.budget_bytes, residents, 0, places=MAX_RESIDENTS + 1):
-            case Start(evict=victims):
-                self._evict(victims, now)
-                return {}
-            case Wait(drain=victims):
-                return self._drains.begin(victims, None, now)
-            case Refuse():
-                raise AssertionError("nothing is pinned here, and nothing fits into every budget")
+        answer = plan(self.rules.budget_bytes, residents, 0, places=MAX_RESIDENTS + 1)
+        if isinstance(answer, Refuse):  # what is pinned is too much already: it goes like everybody else, but last
+            residents = [replace(r, pinned=False) for r in residents]
+            answer = plan(self.rules.budget_bytes, residents, 0, places=MAX_RESIDENTS + 1)
+        if isinstance(answer, Wait):
+            return self._drains.begin(answer.drain, None, now)
+        assert isinstance(answer, Start), "with nothing pinned, nothing fits into every budget"
+        self._evict(answer.evict, now)
+        return {}
 
     def _wish(self, now: float) -> None:
         """Load small models where they fit, while nobody waits; pinned ones do not wish, they claim."""
