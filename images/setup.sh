@@ -61,8 +61,10 @@ engine_packages() {
     if ! have docker; then
         # Without a recommended CA bundle or iptables the engine starts and then fails in odd ways.
         echo docker.io iptables ca-certificates
-        # From Debian 13 on, the command line is a package of its own.
-        if [ -n "$(apt-cache madison docker-cli 2>/dev/null)" ]; then echo docker-cli; fi
+        # From Debian 13 on, the command line is a package of its own, and newer engines build with buildx.
+        for package in docker-cli docker-buildx; do
+            if [ -n "$(apt-cache madison "$package" 2>/dev/null)" ]; then echo "$package"; fi
+        done
     elif ! have dockerd && ! docker version >/dev/null 2>&1 && [ -z "${DOCKER_HOST:-}" ]; then
         # A command line without an engine, or an engine this user may not talk to; the latter has a socket.
         [ -S /var/run/docker.sock ] || echo docker.io iptables ca-certificates
