@@ -30,11 +30,12 @@ test-fast: venv ## run the tests that need no engine, in less than a minute
 	@$(PYTHON) -m pytest -m "not engine and not system" -n auto $(PYTEST_ARGS)
 
 check: venv ## format, lint, types, import order, shell scripts, Dockerfiles
+	@images/setup.sh lint
 	@$(PYTHON) -m ruff format --check .
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m mypy
 	@.venv/bin/lint-imports
-	@git ls-files -z --cached --others --exclude-standard | xargs -0 awk 'FNR == 1 {if (/^#!.*sh$$/) print FILENAME; nextfile}' | xargs .venv/bin/shellcheck
+	@git ls-files -z --cached --others --exclude-standard | xargs -0 awk 'FNR == 1 {if (/^#!.*sh$$/) print FILENAME; nextfile}' | xargs shellcheck
 	@git ls-files -z --cached --others --exclude-standard '*Dockerfile' | xargs -0 .venv/bin/hadolint
 
 format: venv ## format the code and mend what the linter can mend

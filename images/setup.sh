@@ -2,6 +2,7 @@
 # Install what the machine lacks, and see to it that a container engine runs. Says what it does, and does nothing twice.
 #
 # usage: images/setup.sh python    Python and the virtual environment: enough for `make check` and `make test-fast`
+#        images/setup.sh lint      what `make check` needs beyond the virtual environment
 #        images/setup.sh engine    Docker Engine, Compose and mmdebstrap as well, and the engine running
 #
 # An engine that already answers is used as it is, whoever runs it and however it is set up.
@@ -112,7 +113,12 @@ allow_user() {
 
 case "${1:-}" in
     python | engine) ;;
-    *) fail "usage: images/setup.sh python|engine" ;;
+    lint)
+        # From apt, since the package index has the binary for x86-64 alone.
+        have shellcheck || install_packages shellcheck
+        exit
+        ;;
+    *) fail "usage: images/setup.sh python|lint|engine" ;;
 esac
 
 USER=${USER:-$(id -un)}
