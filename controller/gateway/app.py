@@ -1,19 +1,25 @@
-"""The gateway as one ASGI application, and as one process."""
+"""The gateway as one FastAPI application, and as one process."""
 
 import asyncio
 import re
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
+from http import HTTPStatus
 from typing import Final
 
 import structlog
 import uvloop
-from starlette.middleware.cors import CORSMiddleware
+from fastapi import FastAPI, Request, Response
+from fastapi.middleware.cors import CORSMiddleware
+from starlette.convertors import StringConvertor, register_url_convertor
+from starlette.exceptions import HTTPException
 
+from controller import __version__
 from controller.config import Settings
 from controller.errors import ConfigError
 from controller.gateway import docs, native, openai
-from controller.gateway.auth import Guard, check_listen, is_loopback
+from controller.gateway.auth import Guard, Need, check_listen, is_loopback
 from controller.gateway.desk import Desk, Path
 from controller.gateway.inbound import App, HangUpError, Inbound, Receive, Scope, Send
 from controller.gateway.lease import Session
@@ -37,108 +43,121 @@ CAUSE_PATIENCE_S: Final = 2.0
 log = structlog.get_logger()
 
 
-class Gateway:
-    """Finds the path, lets the caller in, and makes an answer of whatever goes wrong."""
+class _Anything(StringConvertor):
+    """A placeholder that takes slashes and line breaks, too: a name with one is unknown and told so, and leads nowhere else."""
 
-    def __init__(self, desk: Desk, paths: Sequence[Path] = PATHS) -> None:
-        """Index the paths: those without placeholders are found by one look-up."""
-        self.desk = desk
-        self._fixed: dict[str, dict[str, Path]] = {}
-        self._patterns: list[tuple[re.Pattern[str], dict[str, Path]]] = []
-        for path in paths:
-            if "{" not in path.path:
-                self._fixed.setdefault(path.path, {})[path.method] = path
-            else:
-                self._patterns.append((path.pattern(), {path.method: path}))
+    regex = "(?s:.+)"
+
+
+register_url_convertor("anything", _Anything())
+
+
+class Answer(Response):
+    """
+    The answer to one request: lets the caller in, has the path's handler write it, and makes an answer of whatever goes wrong.
+
+    It is a response that works, rather than one that was made before, so that a caller who hangs up is noticed at every moment.
+    """
+
+    def __init__(self, desk: Desk, path: Path, names: Mapping[str, str]) -> None:
+        """Know what was asked for; nothing is done before it is called."""
+        self._desk = desk
+        self._path = path
+        self._names = dict(names)
+        self.background = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        if scope["type"] != "http":
-            return
+        """Answer."""
+        desk, path = self._desk, self._path
         inbound = Inbound(scope, receive, send)
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        template = "unknown"
-        self.desk.metrics.in_flight.inc()
+        inbound.names = self._names
+        began_s = asyncio.get_running_loop().time()
+        desk.metrics.in_flight.inc()
         try:
-            path = self._find(inbound)
-            template = path.path
-            self.desk.guard.admit(inbound, self.desk.session.directory, path.need, now=began)
-            await path.handle(self.desk, inbound)
+            desk.guard.admit(inbound, desk.session.directory, path.need, now=began_s)
+            await path.handle(desk, inbound)
         except HangUpError:
             inbound.status = HUNG_UP
-            log.info("request.hung_up", path=template, request=inbound.id.decode(), after_s=round(loop.time() - began, 3))
+            after_s = round(asyncio.get_running_loop().time() - began_s, 3)
+            log.info("request.hung_up", path=path.path, request=inbound.id.decode(), after_s=after_s)
         except ProblemError as exc:
-            await self._tell(inbound, exc)
+            await _tell(inbound, exc)
         except asyncio.CancelledError:  # the server does that, and only to what outlives the grace period
-            await self._tell(
-                inbound, ProblemError(Fault.STOPPING, "the gateway is being stopped; another may be there in a moment")
-            )
+            text = "the gateway is being stopped; another may be there in a moment"
+            await _tell(inbound, ProblemError(Fault.STOPPING, text))
         except Exception as exc:
-            log.exception("request.bug", path=template, request=inbound.id.decode())
+            log.exception("request.bug", path=path.path, request=inbound.id.decode())
             text = f"something went wrong here; the gateway's log has it as {inbound.id.decode()}"
-            await self._tell(inbound, ProblemError(Fault.BUG, f"{text} ({type(exc).__name__})"))
+            await _tell(inbound, ProblemError(Fault.BUG, f"{text} ({type(exc).__name__})"))
         finally:
-            self.desk.metrics.in_flight.dec()
-            self.desk.metrics.answered(template, inbound.status, took_s=loop.time() - began)
-
-    def _find(self, inbound: Inbound) -> Path:
-        path = inbound.path
-        methods = self._fixed.get(path) or self._match(inbound, path)
-        if methods is None and path.endswith("/"):
-            methods = self._fixed.get(path.rstrip("/"))
-        if methods is None:
-            raise ProblemError(Fault.NO_PATH, f"there is nothing at {path[:200]!a}; GET /docs shows what there is")
-        found = methods.get("GET" if inbound.method == "HEAD" else inbound.method)
-        if found is None:
-            allowed = ", ".join(sorted(methods))
-            raise ProblemError(
-                Fault.NO_METHOD, f"wanted {allowed} at this path, got {inbound.method}", headers=((b"allow", allowed.encode()),)
-            )
-        return found
-
-    def _match(self, inbound: Inbound, path: str) -> dict[str, Path] | None:
-        for pattern, methods in self._patterns:
-            if match := pattern.fullmatch(path):
-                inbound.names = match.groupdict()
-                return methods
-        return None
-
-    async def _tell(self, inbound: Inbound, error: ProblemError) -> None:
-        problem = error.problem
-        if problem.shape.status >= 500:
-            log.warning(
-                "request.failed",
-                status=problem.shape.status,
-                code=problem.shape.code,
-                error=str(error),
-                request=inbound.id.decode(),
-            )
-        if inbound.status == 0:
-            await inbound.reply_problem(problem)
+            desk.metrics.in_flight.dec()
+            desk.metrics.answered(path.path, inbound.status, took_s=asyncio.get_running_loop().time() - began_s)
 
 
-def build(settings: Settings, session: Session, *, cause_patience_s: float = CAUSE_PATIENCE_S) -> App:
-    """Return the gateway as an ASGI application; *session* is run by the caller."""
+async def _tell(inbound: Inbound, error: ProblemError) -> None:
+    problem = error.problem
+    if problem.shape.status >= 500:
+        log.warning(
+            "request.failed",
+            status=problem.shape.status,
+            code=problem.shape.code,
+            error=str(error),
+            request=inbound.id.decode(),
+        )
+    if inbound.status == 0:
+        await inbound.reply_problem(problem)
+
+
+def build(settings: Settings, session: Session, *, cause_patience_s: float = CAUSE_PATIENCE_S) -> FastAPI:
+    """Return the gateway as an application; *session* is run by the caller."""
     desk = Desk(
         settings=settings,
         session=session,
         workers=Workers(),
         guard=Guard(settings.gateway),
         metrics=Metrics(),
-        openapi=docs.openapi(PATHS),
         cause_patience_s=cause_patience_s,
     )
-    gateway = Gateway(desk)
-    if not settings.gateway.cors_origins:
-        return gateway
-    return CORSMiddleware(
-        gateway,
-        allow_origins=settings.gateway.cors_origins,
-        allow_methods=("GET", "POST"),
-        allow_headers=("*",),
-        expose_headers=EXPOSED_HEADERS,
+    app = FastAPI(
+        title="Windlass", version=__version__, description=docs.DESCRIPTION, openapi_url=None, docs_url=None, redoc_url=None
     )
+    for path in PATHS:
+        _serve_path(app, desk, path)
+    app.add_exception_handler(HTTPException, partial(_not_found, desk))
+    docs.describe(app, PATHS)
+    if settings.gateway.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.gateway.cors_origins,
+            allow_methods=("GET", "POST"),
+            allow_headers=("*",),
+            expose_headers=EXPOSED_HEADERS,
+        )
+    return app
+
+
+def _serve_path(app: FastAPI, desk: Desk, path: Path) -> None:
+    async def answer(request: Request) -> Response:
+        return Answer(desk, path, request.path_params)
+
+    template = re.sub(r"\{(\w+)\}", r"{\1:anything}", path.path)
+    app.add_api_route(template, answer, methods=[path.method], summary=path.summary, openapi_extra=docs.operation(path))
+    if path.method == "GET":
+        app.add_api_route(template, answer, methods=["HEAD"], include_in_schema=False)
+
+
+async def _not_found(desk: Desk, request: Request, error: Exception) -> Response:
+    """Say in our own form that there is no such path, or no such method at it."""
+    assert isinstance(error, HTTPException)
+
+    async def refuse(_: Desk, inbound: Inbound) -> None:
+        allowed = (error.headers or {}).get("Allow", "")
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            text = f"wanted {allowed} at this path, got {inbound.method}"
+            raise ProblemError(Fault.NO_METHOD, text, headers=((b"allow", allowed.encode()),))
+        raise ProblemError(Fault.NO_PATH, f"there is nothing at {inbound.path[:200]!a}; GET /docs shows what there is")
+
+    return Answer(desk, Path(method=request.method, path="unknown", need=Need.NOTHING, handle=refuse, summary=""), {})
 
 
 def run(settings: Settings) -> None:

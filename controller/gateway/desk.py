@@ -1,6 +1,5 @@
 """What every handler works with, and how paths are described."""
 
-import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,7 +24,6 @@ class Desk:
         workers: the connections to the workers.
         guard: who may ask for what.
         metrics: what is counted.
-        openapi: the OpenAPI document, as JSON.
         cause_patience_s: how long the controller may take to say why a worker is gone. It hears of it from the engine, a moment
             after our connection has ended; and only then does a second attempt meet another worker than the dead one.
 
@@ -36,7 +34,6 @@ class Desk:
     workers: Workers
     guard: Guard
     metrics: Metrics
-    openapi: bytes
     cause_patience_s: float
 
 
@@ -68,9 +65,3 @@ class Path:
     answers: dict[str, Any] = field(default_factory=lambda: {"type": "object"})
     content_type: str = "application/json"
     streams: bool = False
-
-    def pattern(self) -> re.Pattern[str]:
-        """Return a pattern that matches the path, for one with placeholders."""
-        parts = re.split(r"\{(\w+)\}", self.path)
-        texts = [f"(?P<{part}>.+)" if index % 2 else re.escape(part) for index, part in enumerate(parts)]
-        return re.compile("".join(texts), re.DOTALL)

@@ -5,14 +5,15 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any, Final
 
-import orjson
+from fastapi import FastAPI
 from pydantic.json_schema import models_json_schema
 
-from controller import __version__
 from controller.gateway.auth import Need
 from controller.gateway.desk import Desk, Path
 from controller.gateway.inbound import Inbound
 from controller.gateway.problems import SHAPES
+
+DESCRIPTION: Final = "Many models on disk, a few in memory, one API in front. OpenAI's clients work under `/v1`."
 
 _REFERENCE: Final = "#/components/schemas/{model}"
 _ERROR: Final = {
@@ -42,9 +43,10 @@ async def page(desk: Desk, inbound: Inbound) -> None:  # noqa: ARG001 -- all han
     await inbound.reply(html, content_type=b"text/html; charset=utf-8", headers=headers)
 
 
-async def document(desk: Desk, inbound: Inbound) -> None:
+async def document(desk: Desk, inbound: Inbound) -> None:  # noqa: ARG001
     """`GET /openapi.json`."""
-    await inbound.reply(desk.openapi)
+    app: FastAPI = inbound.scope["app"]
+    await inbound.reply_json(app.openapi())
 
 
 async def root(desk: Desk, inbound: Inbound) -> None:  # noqa: ARG001
@@ -67,32 +69,19 @@ PATHS: Final = (
 )
 
 
-def openapi(paths: Sequence[Path]) -> bytes:
-    """Return the OpenAPI document of *paths*, as JSON."""
+def describe(app: FastAPI, paths: Sequence[Path]) -> None:
+    """Complete what FastAPI writes about itself: the bodies, the error and the key that its paths refer to."""
+    written = app.openapi()
     bodies = list(dict.fromkeys(path.body for path in paths if path.body is not None))
     _, definitions = models_json_schema([(body, "validation") for body in bodies], ref_template=_REFERENCE)
-    described: dict[str, dict[str, Any]] = {}
-    for path in paths:
-        described.setdefault(path.path, {})[path.method.lower()] = _operation(path)
-    return orjson.dumps(
-        {
-            "openapi": "3.1.0",
-            "info": {
-                "title": "Windlass",
-                "version": __version__,
-                "description": "Many models on disk, a few in memory, one API in front. OpenAI's clients work under `/v1`.",
-            },
-            "paths": described,
-            "components": {
-                "schemas": {**definitions.get("$defs", {}), "Error": _ERROR},
-                "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "Not needed on loopback."}},
-            },
-        }
-    )
+    components = written.setdefault("components", {})
+    components["schemas"] = {**definitions.get("$defs", {}), "Error": _ERROR}
+    components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer", "description": "Not needed on loopback."}}
 
 
-def _operation(path: Path) -> dict[str, Any]:
-    operation: dict[str, Any] = {
+def operation(path: Path) -> dict[str, Any]:
+    """Describe one path for the OpenAPI document."""
+    described: dict[str, Any] = {
         "operationId": re.sub(r"\W+", "_", f"{path.method.lower()}{path.path}").strip("_"),
         "summary": path.summary,
         "tags": ["OpenAI" if path.path.startswith("/v1/") else "Windlass"],
@@ -102,8 +91,8 @@ def _operation(path: Path) -> dict[str, Any]:
     }
     if path.body is not None:
         schema = {"$ref": _REFERENCE.format(model=path.body.__name__)}
-        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
-    return operation
+        described["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+    return described
 
 
 def _in_path(path: Path) -> list[dict[str, Any]]:

@@ -1,7 +1,6 @@
 """The OpenAPI document, checked against the gateway by making up requests from it."""
 
 import asyncio
-import json
 from collections.abc import Iterator
 from concurrent.futures import Future
 from threading import Thread
@@ -12,11 +11,12 @@ from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis.generation import GenerationMode
 from schemathesis.schemas import APIOperation as Operation
 
-from controller.gateway import docs
-from controller.gateway.app import PATHS
+from controller.config import Settings
+from controller.gateway.app import PATHS, build
+from controller.gateway.lease import Session
 from tests.gateway.conftest import World, running
 
-DOCUMENT = json.loads(docs.openapi(PATHS))
+DOCUMENT = build(Settings(), Session("/nonexistent")).openapi()
 SCHEMA = schemathesis.openapi.from_dict(DOCUMENT)
 OPERATIONS = [found.ok() for found in SCHEMA.get_all_operations()]
 
