@@ -668,15 +668,17 @@ async def test_nothing_is_answered_while_the_model_is_loaded() -> None:
     ]
 
 
-async def test_a_model_that_fails_is_an_error_and_not_the_end(client: httpx.AsyncClient) -> None:
+async def test_a_model_that_fails_is_an_error_and_not_the_end() -> None:
     """500 in the same envelope; the next request is served."""
 
     class Broken(Letters):
         def feed(self, tokens: Sequence[int]) -> int:
             raise RuntimeError("no memory")
 
-    async with client_of(service(Broken("x"))) as broken:
+    made = service(Broken("x"))
+    async with client_of(made) as broken:
         replies = [await broken.post("/v1/chat/completions", json={**CHAT, "stream": stream}) for stream in (False, True)]
+        await until("the runner has nothing to do", lambda: made.runner.counts() == (0, 0), deadline_s=5)
         health = await broken.get("/health")
 
     assert [(500, "model_failed")] * 2 == [(reply.status_code, reply.json()["error"]["code"]) for reply in replies]
