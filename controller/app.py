@@ -15,6 +15,7 @@ from controller.desk import Desk
 from controller.drivers.base import Driver
 from controller.drivers.docker import DockerDriver
 from controller.engines.base import Site
+from controller.errors import StoreError
 from controller.host import Host
 from controller.meter import Meter
 from controller.pool import Pool
@@ -90,7 +91,10 @@ async def serve(settings: Settings, driver: Driver) -> None:
 
 
 async def _close(driver: Driver, ledger: Ledger) -> None:
-    await asyncio.to_thread(ledger.flush)
+    try:
+        await asyncio.to_thread(ledger.flush)
+    except StoreError as exc:  # a full disk costs what was learnt lately, not an orderly end
+        log.warning("ledger.not_written", error=str(exc))
     await driver.close()
 
 
