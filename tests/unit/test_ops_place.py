@@ -1,6 +1,7 @@
 """Where the local stack lives, and the command lines around it."""
 
-from pathlib import PurePosixPath
+import re
+from pathlib import Path, PurePosixPath
 
 import pytest
 
@@ -8,6 +9,7 @@ from controller.config import load_settings
 from controller.errors import ConfigError
 from controller.ops import place as places
 from controller.ops.place import Place
+from controller.ops.recipes import RECIPES
 
 
 def place(environ: dict[str, str], *, root: bool = True, config_exists: bool = False) -> Place:
@@ -92,6 +94,15 @@ def test_everything_the_compose_file_needs_is_written() -> None:
         "WINDLASS_MEMORY_BUDGET=2GiB",
         "WINDLASS_IMAGE_CONTROLLER=c:1",
     } == set(text.splitlines())
+
+
+def test_the_compose_file_asks_for_nothing_that_is_not_written() -> None:
+    """Every variable of the Compose file is in the environment file or names an image."""
+    compose = (Path(__file__).parents[2] / "compose" / "appliance.yaml").read_text()
+    asked = set(re.findall(r"\$\{(\w+)", compose))
+    written = {line.partition("=")[0] for line in places.appliance_variables(place({}), {}).splitlines()}
+
+    assert {recipe.variable for recipe in RECIPES.values()} == asked - written
 
 
 def test_two_owners_are_two_compose_projects() -> None:
