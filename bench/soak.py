@@ -1,9 +1,9 @@
 """
 Three minutes of hostile load on five models of which two fit: `make soak`.
 
-200 clients ask for models in turn, streaming and not; a tenth of them hang up, queued or in the middle. On the way two workers and
-the controller are killed. Every request must end: with the whole answer of the model it asked for, or, where its worker was killed
-under a stream that had begun, with an error that says so.
+200 clients ask for models in turn, streaming and not; a tenth of them hang up, queued or in the middle. On the way two workers
+and the controller are killed. Every request must end: with the whole answer of the model it asked for, or, where its worker was
+killed under a stream that had begun, with an error that says so.
 """
 
 import asyncio

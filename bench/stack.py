@@ -127,6 +127,7 @@ def stack(
     yaml = str(PROJECT / "compose" / "appliance.yaml")
     compose = tuple(places.compose_argv(_compose(), place, env_file=str(env_file), files=[yaml], verb=[]))
     running = Stack(place=place, compose=compose, api=Api(place.url))
+    before = signal.signal(signal.SIGTERM, _end)
     try:
         output([*compose, "up", "--detach"])
         wait_until(lambda: _is_well(running.api), f"{place.url} is well", HEALTHY_WITHIN_S)
@@ -142,6 +143,7 @@ def stack(
             output(["docker", "rm", "--force", *workers])
         shutil.rmtree(run, ignore_errors=True)
         shutil.rmtree(home, ignore_errors=True)
+        signal.signal(signal.SIGTERM, before)
 
 
 def image_tags(environ: Mapping[str, str]) -> dict[str, str]:
@@ -203,6 +205,11 @@ def output(argv: list[str], *, errors_too: bool = False) -> str:
     if done.returncode:
         raise WindlassError(f"{' '.join(argv)}: {done.stderr.strip()}")
     return (done.stdout + (done.stderr if errors_too else "")).strip()
+
+
+def _end(*_: object) -> None:
+    """End by way of the `finally` blocks: a stack is not left behind because its program was told to stop."""
+    raise SystemExit(128 + signal.SIGTERM)
 
 
 def _compose() -> list[str]:
