@@ -89,7 +89,13 @@ class Stack:
 
 @contextlib.contextmanager
 def stack(
-    name: str, *, budget: str, models: Mapping[str, Path] | None = None, config: str = "", listen: str | None = None
+    name: str,
+    *,
+    budget: str,
+    models: Mapping[str, Path] | None = None,
+    config: str = "",
+    listen: str | None = None,
+    home: Path | None = None,
 ) -> Iterator[Stack]:
     """
     Bring up a stack and take it away again.
@@ -100,12 +106,14 @@ def stack(
         models: model folders to be linked (on one file system) or copied into its home before the start.
         config: the text of `appliance.toml`.
         listen: the gateway's address; by default a free port of the loopback.
+        home: a folder to be made and taken away again; by default one in the build folder.
 
     """
     owner = f"windlass-{name}-{os.getpid()}"
     # On the disk of the build folder, where models can be hard links; the sockets need a shorter path.
     BUILD.mkdir(exist_ok=True)
-    home = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=BUILD))
+    home = home or Path(tempfile.mkdtemp(prefix=f"{name}-", dir=BUILD))
+    home.mkdir(exist_ok=True)
     run = Path(tempfile.mkdtemp(prefix="wl-"))
     for folder in (home, run):
         folder.chmod(0o755)

@@ -75,7 +75,7 @@ class Desk:
             queue=queue,
             transitions=transitions,
             engine_away=pool.engine_away,
-            problems=self._complaints(),
+            problems=self._complaints(readings),
             resting=[m for m in pool.models if self._rests(m, now)],
             now=now,
         )
@@ -229,9 +229,10 @@ class Desk:
         scheduler = self._pool.scheduler
         return [(w, scheduler.notice(w, position, now)) for position, w in enumerate(scheduler.queue(), start=1)]
 
-    def _complaints(self) -> list[str]:
+    def _complaints(self, readings: reports.Readings) -> list[str]:
         folders = [f"the folder {p.folder} is not served: {p.text}" for p in self.problems]
-        return [*folders, *([self._database.problem] if self._database.problem else [])]
+        kept = [problem for problem in (self._database.problem, self._pool.meter.problem) if problem]
+        return [*folders, *kept, *reports.disk_complaints(readings.disk, self._settings.home)]
 
     def _rests(self, model: ModelName, now: float) -> bool:
         record = self._pool.scheduler.record(model)

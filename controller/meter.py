@@ -42,6 +42,7 @@ class Meter:
         journal: what happened lately.
         ledger: what is known of each model.
         usage: the memory of each ready worker, as last sampled.
+        problem: why measurements are not written down; empty while they are.
 
     """
 
@@ -50,6 +51,7 @@ class Meter:
         self.journal = Journal()
         self.ledger = ledger
         self.usage: dict[ModelName, Usage] = {}
+        self.problem = ""
         self._driver = driver
         self._host = host
         self._clock = clock
@@ -177,7 +179,11 @@ class Meter:
 
     async def _flush(self) -> None:
         try:
-            if await asyncio.to_thread(self.ledger.flush):
-                self._measured()
+            written = await asyncio.to_thread(self.ledger.flush)
         except StoreError as exc:
+            self.problem = str(exc)
             log.warning("ledger.not_written", error=str(exc))
+            return
+        self.problem = ""
+        if written:
+            self._measured()

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any, Final
 
 from controller import planner
@@ -13,10 +14,12 @@ from controller.probes.thermal import ThermalReading
 from controller.scheduler import Notice, Record, Waiter
 from controller.spec import ModelName, ModelSpec
 from controller.state import Status, Worker
-from controller.units import format_seconds
+from controller.units import MIB, format_bytes, format_seconds
 
 STUCK_S: Final = 120.0
 """A container action that takes longer is stuck."""
+FULL_DISK_BYTES: Final = 64 * MIB
+"""With less left on the home's disk, conversations, measurements and API keys are about to be lost."""
 
 _STATES: Final = {Status.STARTING: "loading", Status.READY: "resident", Status.STOPPING: "stopping", Status.STOPPED: "stopped"}
 
@@ -71,6 +74,13 @@ def health(
     degraded = [*problems, *(f"{model} keeps failing and rests; see `windlass logs {model}`" for model in sorted(resting))]
     state = "failing" if failing else "degraded" if degraded else "ok"
     return state, [*failing, *degraded]
+
+
+def disk_complaints(disk: DiskReading, home: PurePath) -> list[str]:
+    """Say so if the disk that holds the home directory is all but full."""
+    if disk.free_bytes >= FULL_DISK_BYTES:
+        return []
+    return [f"the disk that holds {home} has {format_bytes(disk.free_bytes)} left; remove a model, or make room beside it"]
 
 
 def worker_row(worker: Worker, *, leases: int, usage: Usage | None, now: float) -> dict[str, Any]:

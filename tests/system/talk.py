@@ -128,6 +128,12 @@ def exists(container: str) -> bool:
     return subprocess.run(["docker", "inspect", container], capture_output=True, check=False).returncode == 0
 
 
+def exit_code(container: str) -> int | None:
+    """Return how a container ended; `None` while it runs."""
+    running, code = output(["docker", "inspect", "--format", "{{.State.Running}} {{.State.ExitCode}}", container]).split()
+    return None if running == "true" else int(code)
+
+
 def throttle(running: Stack, model: str, cpus: str) -> None:
     """Give a worker this much of one core from now on, so that what would be over at once takes its time."""
     output(["docker", "update", "--cpus", cpus, running.worker(model)])
