@@ -81,6 +81,17 @@ async def test_a_kept_connection_that_the_worker_has_closed_costs_no_lease(near:
     assert near.workers["mini"].connections == 2
 
 
+async def test_a_kept_connection_that_is_closed_under_a_request_costs_no_lease(near: World) -> None:
+    """A worker may close an idle connection at the moment it is used again; a new one tells whether the worker lives."""
+    await near.chat()
+    near.workers["mini"].deaths = 1
+    answer = await near.chat()
+
+    assert answer.status_code == 200
+    assert len(near.controller.acquired) == 2
+    assert len(near.workers["mini"].requests) == 3
+
+
 async def test_connections_are_kept(near: World) -> None:
     """Requests one after the other share a connection, streams included."""
     for number in range(6):
