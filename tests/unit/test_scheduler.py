@@ -509,6 +509,17 @@ def test_popularity_fades_by_half_in_its_half_life() -> None:
     assert world.scheduler.value(A, world.now) == pytest.approx(value / 2)
 
 
+def test_popularity_adds_up() -> None:
+    """Two calls at one time count two, and one of them after a half-life."""
+    world = box(model_spec("a", parallel=2))
+    world.must_ask("a")
+    hold(world, A)
+    record = world.scheduler.record(A)
+
+    assert record.popularity(world.now) == pytest.approx(2.0)
+    assert record.popularity(world.now + HALF_LIFE_S) == pytest.approx(1.0)
+
+
 def test_a_new_model_outlives_an_old_favourite_nobody_asks_for() -> None:
     """The cache ages with each eviction: what comes now starts at the worth of what had to go."""
     world = box(model_spec("a"), model_spec("b"), model_spec("c"), budget_bytes=1)
@@ -724,6 +735,26 @@ def test_a_drain_that_another_claimant_takes_over_begins_anew() -> None:
     assert (world.scheduler.drains[A].claimant, world.scheduler.drains[A].since_s) == (C, world.now)
 
 
+def test_a_caller_keeps_its_worker_from_younger_claims_when_the_older_claim_is_settled() -> None:
+    """A drain that has become needless does not take the worker from a caller who came before the next claimant."""
+    world = box(*(model_spec(n) for n in "abcd"), budget_bytes=2, quantum_s=10.0)
+    busy = hold(world, A)
+    hold(world, B)
+    world.must_ask("c")
+    world.turn()
+    victim, other = (A, B) if A in world.scheduler.drains else (B, A)
+    caller = world.must_ask(victim)
+    world.must_ask("d")
+    world.now += 20.0
+    world.turn()
+    world.unload(other, force=True)
+    world.leave(busy if victim == A else next(iter(world.held)))
+    settle(world)
+
+    assert caller in world.held
+    assert world.scheduler.desired == {victim, C}
+
+
 # Pinned, small and large models.
 
 
@@ -743,19 +774,31 @@ def test_pinned_and_small_models_are_loaded_without_being_asked_for() -> None:
 
 def test_small_models_do_not_come_while_somebody_waits() -> None:
     """Memory that a caller is going to need is not filled with wishes."""
-    world = box(model_spec("a", size=2), model_spec("b", size=2), model_spec("c", tier=Tier.SMALL), budget_bytes=3)
+    specs = [model_spec("a", size=2), model_spec("b", size=2)]
+    world = box(*specs, budget_bytes=3)
     busy = hold(world, A)
-    world.unload("c", force=True)
-    world.turn()
-    assert world.scheduler.desired == {A}
     world.must_ask("b")
-    world.scheduler._residency.ask_for(C)
-    world.turn()
+    world.register([*specs, model_spec("c", tier=Tier.SMALL)])
+    settle(world)
     assert world.scheduler.desired == {A}
     world.leave(busy)
     settle(world)
 
     assert world.scheduler.desired == {B, C}
+
+
+def test_small_models_do_not_come_where_all_places_are_taken() -> None:
+    """A wish respects the number of workers, not only their bytes."""
+    names = [ModelName(f"m{i:02}") for i in range(MAX_RESIDENTS)]
+    specs = [model_spec(n, size=0) for n in names]
+    world = box(*specs, budget_bytes=10)
+    for name in names:
+        world.must_ask(name, load_only=True)
+    settle(world)
+    world.register([*specs, model_spec("a", tier=Tier.SMALL)])
+    settle(world)
+
+    assert world.scheduler.desired == set(names)
 
 
 def test_a_pinned_model_comes_at_the_cost_of_others() -> None:
@@ -984,6 +1027,16 @@ def test_a_model_whose_size_changed_while_it_ran_is_counted_as_it_runs() -> None
     settle(world, turns=6)
 
     assert world.scheduler.committed_bytes == 3
+
+
+def test_a_model_that_runs_larger_than_it_would_today_makes_way_for_what_does_not_fit_beside_it() -> None:
+    """A footprint that was corrected while the model runs does not make room before it has gone."""
+    world = box(model_spec("a", size=4), model_spec("b", size=3), budget_bytes=6)
+    load(world, A)
+    world.register([model_spec("a", size=1), model_spec("b", size=3)])
+    hold(world, B)
+
+    assert world.scheduler.desired == {B}
 
 
 def test_busy_models_are_not_unloaded_unless_forced() -> None:

@@ -1,0 +1,256 @@
+"""The faults: a piece of text in a module of the core, and what it is replaced by."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One fault. `before` stands exactly once in the module."""
+
+    name: str
+    module: str
+    before: str
+    after: str
+
+    @property
+    def path(self) -> Path:
+        """The module's file, relative to the repository."""
+        return Path("controller", f"{self.module}.py")
+
+    def source(self) -> str:
+        """
+        Return the module with the fault in it.
+
+        Raises:
+            ValueError: the text is not there, or not once: the module has changed, and this fault must be written anew.
+
+        """
+        text = (ROOT / self.path).read_text(encoding="utf-8")
+        if (count := text.count(self.before)) != 1:
+            raise ValueError(
+                f"mutant {self.name!r}: wanted its text once in {self.path}, found it {count} times; adapt the mutant"
+            )
+        return text.replace(self.before, self.after)
+
+
+MUTANTS = (
+    # planner
+    Mutant("pinned workers are evicted", "planner", "if not r.pinned and not r.busy]", "if not r.busy]"),
+    Mutant("busy workers are evicted", "planner", "if not r.pinned and not r.busy]", "if not r.pinned]"),
+    Mutant(
+        "pinned workers are drained", "planner", "_choose([r for r in residents if not r.pinned],", "_choose(list(residents),"
+    ),
+    Mutant(
+        "the wanted one weighs nothing", "planner", "for r in residents) + want_bytes - budget", "for r in residents) - budget"
+    ),
+    Mutant("refused when it just fits", "planner", "if short_bytes > 0 or", "if short_bytes >= 0 or"),
+    Mutant("nothing is given back", "planner", "if excess_bytes + resident.memory_bytes <= 0 and", "if False and"),
+    Mutant(
+        "one too few is freed",
+        "planner",
+        "if excess_bytes <= 0 and excess_places <= 0:",
+        "if excess_bytes <= 1 and excess_places <= 0:",
+    ),
+    Mutant("places are not counted", "planner", "len(residents) + 1 - places", "0"),
+    Mutant("one place too many", "planner", "len(residents) + 1 - places", "len(residents) - places"),
+    Mutant("the most valuable goes first", "planner", "resident.busy, resident.value,", "resident.busy, -resident.value,"),
+    Mutant("another drain every time", "planner", "return (not resident.draining, ", "return (False, "),
+    Mutant(
+        "busy ones drain before idle ones",
+        "planner",
+        "draining, resident.busy, resident",
+        "draining, not resident.busy, resident",
+    ),
+    # reconcile
+    Mutant(
+        "stopping memory is forgotten",
+        "reconcile",
+        "held_bytes = sum(w.held_bytes for",
+        "held_bytes = sum(w.held_bytes * (w.status is not Status.STOPPING) for",
+    ),
+    Mutant("what is started is not added up", "reconcile", "            held_bytes += worker.memory_bytes\n", ""),
+    Mutant("a desired worker is stopped", "reconcile", "return model not in desired and worker", "return worker"),
+    Mutant("a loading worker is never stopped", "reconcile", "in (Status.STARTING, Status.READY)", "in (Status.READY,)"),
+    Mutant(
+        "a running container is outdated too", "reconcile", "if w.status is Status.STOPPED and _is_outdated", "if _is_outdated"
+    ),
+    Mutant("another limit is no reason", "reconcile", " or spec.memory_bytes != worker.memory_bytes", ""),
+    Mutant("another description is no reason", "reconcile", "spec.spec_hash != worker.spec_hash or ", ""),
+    Mutant("an outdated container is started", "reconcile", " or model in outdated:", ":"),
+    Mutant("creations come before removals", "reconcile", "    actions += [Remove(m) for m in spare[:surplus]]\n", ""),
+    Mutant("containers without a limit", "reconcile", "missing[: len(missing) - max(0, surplus - len(spare))]", "missing"),
+    # forecast
+    Mutant("a turn serves twice as many", "forecast", "(line.parallel * per_turn)", "(line.parallel * per_turn * 2)"),
+    Mutant("the caller does not count itself", "forecast", "own.waiting + own.busy + 1)", "own.waiting + own.busy)"),
+    Mutant("others are never in the way", "forecast", "if patience_s is None and own.free:", "if True:"),
+    Mutant("a gated worker is promised", "forecast", "self.resident and not self.gated and", "self.resident and"),
+    Mutant("a full worker is promised", "forecast", " and self.busy < self.parallel", ""),
+    Mutant("the longest request is forgotten", "forecast", "turns * (quantum_s + request_limit_s + ", "turns * (quantum_s + "),
+    # drains
+    Mutant("the gate is always open", "drains", "        if drain is None:\n            return True\n", "        return True\n"),
+    Mutant("the gate is never open", "drains", "if waiter.sequence < max(drain.gate, record.gate):", "if False:"),
+    Mutant("the quantum has no end", "drains", "record.ready_since_s) < rules.quantum_s", "record.ready_since_s) < 1e9"),
+    Mutant("the quantum runs during the load", "drains", "now - max(drain.since_s, record.ready_since_s)", "now - drain.since_s"),
+    Mutant("the gate forgets who came during the load", "drains", "max(drain.gate, record.gate)", "drain.gate"),
+    Mutant("older callers are drained too", "drains", "if head is None or waiter.sequence < head:", "if head is None:"),
+    Mutant(
+        "the drain outlives its claimant",
+        "drains",
+        "if head is None or waiter.sequence < head:",
+        "if head is not None and waiter.sequence < head:",
+    ),
+    Mutant("no residency", "drains", "return now - record.ready_since_s < rules.min_residency_s", "return False"),
+    Mutant("eternal residency", "drains", "return now - record.ready_since_s < rules.min_residency_s", "return True"),
+    Mutant("every turn begins a new quantum", "drains", "if drain is None or drain.claimant != claimant:", "if True:"),
+    Mutant("a quantum is inherited", "drains", "if drain is None or drain.claimant != claimant:", "if drain is None:"),
+    Mutant("leases do not keep a worker", "drains", "if self._residency.record(model).leases or", "if"),
+    Mutant("the grace is ignored", "drains", " or self._residency.in_grace(now):", ":"),
+    Mutant(
+        "outdated workers go on serving",
+        "drains",
+        "        if self._residency.is_outdated(waiter.model):\n            return False\n",
+        "",
+    ),
+    Mutant("older callers do not keep a worker", "drains", " or (place is not None and w.sequence < place)", ""),
+    Mutant("loading models are evicted", "drains", "return bool(waiters) and place != FIRST", "return False"),
+    Mutant("a shrunk budget waits for a load", "drains", "return bool(waiters) and place != FIRST", "return bool(waiters)"),
+    Mutant(
+        "pinned claims have no place",
+        "drains",
+        "claimant is None or claimant in self._residency.missing(pinned=True)",
+        "claimant is None",
+    ),
+    # residency
+    Mutant(
+        "who has left may come back at once",
+        "residency",
+        "return worker is None or worker.status is Status.STOPPED",
+        "return True",
+    ),
+    Mutant(
+        "the run before counts as a failure",
+        "residency",
+        "self.workers[model].run if model in self.workers else NEVER_RAN",
+        "NEVER_RAN",
+    ),
+    Mutant("the cache does not age", "residency", "self._age = max(self._age, self.value(model, now))", "pass"),
+    Mutant("size does not matter", "residency", "/ (max(1, self.bytes_of(model)) / GIB)", "/ GIB"),
+    Mutant("priority does not matter", "residency", "2.0 ** (spec.priority if spec else 0)", "1.0"),
+    Mutant("any run can be renewed", "residency", "and worker.run == run and", "and"),
+    Mutant("large models stay", "residency", "idle_s > self.rules.idle_unload_s", "False"),
+    Mutant("every idle model goes", "residency", "return spec.tier is Tier.LARGE and", "return"),
+    Mutant("all small models are looked at", "residency", "wished[:MAX_RESIDENTS]", "wished"),
+    Mutant(
+        "unloaded models come back", "residency", "m not in self.desired and m not in self._renounced", "m not in self.desired"
+    ),
+    Mutant(
+        "the catalog's figure for what runs", "residency", "if model in self.desired and not self.is_gone(model):", "if False:"
+    ),
+    Mutant("any number of residents", "residency", " and len(staying) < MAX_RESIDENTS", ""),
+    Mutant("outdated is forgotten at once", "residency", "if not self.is_gone(m)}", "if False}"),
+    # records
+    Mutant("failures are not counted", "records", "        self.failures += 1\n", ""),
+    Mutant("it never rests", "records", "self.resting = self.failures >= max_failures", "self.resting = False"),
+    Mutant("it rests one failure late", "records", "self.failures >= max_failures", "self.failures > max_failures"),
+    Mutant("the pause does not double", "records", "backoff_s * 2.0**doublings", "backoff_s"),
+    Mutant("popularity does not fade", "records", "0.5 ** ((now - self.counted_s) / HALF_LIFE_S)", "1.0"),
+    Mutant(
+        "hanging up is fading",
+        "records",
+        "self.frequency, self.counted_s = self.popularity(now) + 1.0, now",
+        "self.frequency = self.popularity(now) + 1.0",
+    ),
+    Mutant("nothing is forgiven", "records", "        self.forgive()\n        self.service_s", "        self.service_s"),
+    # callers
+    Mutant(
+        "everybody counts as before", "callers", "return len(queue) if sequence is None else", "return len(queue) if True else"
+    ),
+    Mutant("who was told is told again", "callers", "{w.lease: now + PUBLISH_S for", "{w.lease: now for"),
+    Mutant(
+        "who hangs up goes on waiting",
+        "callers",
+        "        queue[:] = [w for w in queue if w.lease != lease]\n",
+        "        queue[:] = queue[1:]\n",
+    ),
+    # scheduler
+    Mutant(
+        "one caller too many",
+        "scheduler",
+        "len(record.leases) >= self._residency.specs[model].parallel",
+        "len(record.leases) > self._residency.specs[model].parallel",
+    ),
+    Mutant("the gate is not asked", "scheduler", " or not self._drains.lets_in(waiter, now):", ":"),
+    Mutant(
+        "batch callers starve", "scheduler", "steps_back and now - waiter.since_s < self.rules.batch_patience_s", "steps_back"
+    ),
+    Mutant(
+        "batch callers step back in a drain", "scheduler", "waiter.batch and waiter.model not in self._drains", "waiter.batch"
+    ),
+    Mutant("batch callers do not step back", "scheduler", "waiter.batch and waiter.model not in self._drains", "False"),
+    Mutant("the reservation is skipped", "scheduler", "            coming.append(Resident(", "            (Resident("),
+    Mutant("what goes is planned with again", "scheduler", " if r.model not in going]", "]"),
+    Mutant(
+        "small models slip past large ones",
+        "scheduler",
+        "                case Refuse() if coming:\n                    break\n",
+        "                case Refuse() if coming:\n                    continue\n",
+    ),
+    Mutant(
+        "refused because somebody else is coming",
+        "scheduler",
+        "                case Refuse() if coming:\n                    break\n",
+        "",
+    ),
+    Mutant("an eviction that is not enough", "scheduler", " if self._residency.fits(want_bytes, without=victims):", ":"),
+    Mutant(
+        "the youngest claims first",
+        "scheduler",
+        "for sequence, m in sorted(heads)",
+        "for sequence, m in sorted(heads, reverse=True)",
+    ),
+    Mutant("pinned models do not claim", "scheduler", "claims = [*pinned, *(", "claims = [*("),
+    Mutant(
+        "the pause is ignored",
+        "scheduler",
+        "for m, sequence in claims if now >= self.record(m).retry_at_s]",
+        "for m, sequence in claims]",
+    ),
+    Mutant("the run is ignored for failures", "scheduler", " and worker.run != record.run_before:", ":"),
+    Mutant(
+        "a crash is no failure",
+        "scheduler",
+        "                answers += self._count_failure(model, worker.exit, now)\n",
+        "                pass\n",
+    ),
+    Mutant(
+        "the run is ignored for leases",
+        "scheduler",
+        "if worker is not None and worker.run == lease.run:",
+        "if worker is not None:",
+    ),
+    Mutant(
+        "leases have no limit",
+        "scheduler",
+        "if worker.status in RUNNING and now - lease.since_s < lease.limit_s:",
+        "if worker.status in RUNNING:",
+    ),
+    Mutant(
+        "what is removed goes at once", "scheduler", "            if self.record(model).leases:\n                continue\n", ""
+    ),
+    Mutant("the grace is no reason to keep", "scheduler", "        if self._residency.in_grace(now):\n            return\n", ""),
+    Mutant("wishes come before callers", "scheduler", "        if self._callers:\n            return\n", ""),
+    Mutant("a shrunk budget evicts nobody", "scheduler", "if self.committed_bytes <= self.rules.budget_bytes:", "if True:"),
+    Mutant("pinned models go like all others", "scheduler", "if isinstance(answer, Refuse):  #", "if True:  #"),
+    Mutant("deadlines are forgotten", "scheduler", "for waiter in self._callers.overdue(now):", "for waiter in ():"),
+    Mutant("a forced unload leaves the leases", "scheduler", "        record.leases.clear()\n", ""),
+    Mutant(
+        "whoever only loads holds a lease",
+        "scheduler",
+        "                if not waiter.load_only:\n",
+        "                if True:\n",
+    ),
+    Mutant("the queue has no limit", "scheduler", "if self.waiting >= self.rules.queue_limit:", "if False:"),
+)

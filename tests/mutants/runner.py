@@ -1,0 +1,71 @@
+"""Try a fault: a copy of the core with the fault in it, and the unit tests run against that copy."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+from pathlib import Path
+from typing import Final
+
+from tests.mutants.catalogue import ROOT, Mutant
+
+TESTS: Final = ("scheduler", "planner", "reconcile", "forecast", "whole_loop_machine", "scheduler_fairness")
+"""The quick ones first: the first failure is enough."""
+LIMIT_S: Final = 120
+CONFTEST: Final = """
+from hypothesis import HealthCheck, settings
+settings.register_profile(
+    "mutants", max_examples=60, stateful_step_count=40, deadline=None, derandomize=True, database=None,
+    suppress_health_check=list(HealthCheck),
+)
+settings.load_profile("mutants")
+"""
+
+
+def survives(mutant: Mutant | None) -> bool:
+    """
+    Run the unit tests of the core against a copy with this fault, or without one, and say whether all of them pass.
+
+    A run that takes too long has found the fault too: the core never comes to an end.
+    """
+    with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
+        place = Path(folder)
+        _copy(place)
+        if mutant is not None:
+            (place / mutant.path).write_text(mutant.source(), encoding="utf-8")
+        files = [f"tests/unit/test_{name}.py" for name in TESTS]
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-c", "pytest.ini", "-p", "no:cacheprovider", *files]
+        environ = {**os.environ, "PYTHONPATH": folder, "PYTHONDONTWRITEBYTECODE": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+        try:
+            done = subprocess.run(command, cwd=place, env=environ, capture_output=True, timeout=LIMIT_S, check=False)
+        except subprocess.TimeoutExpired:
+            return False
+    if done.returncode not in (0, 1):
+        raise RuntimeError(f"the tests did not run: {done.stdout.decode()[-2000:]}{done.stderr.decode()[-2000:]}")
+    return done.returncode == 0
+
+
+def _copy(place: Path) -> None:
+    """Copy what the tests of the core need, and nothing that needs an engine."""
+    for module in core_modules():
+        _copy_file(place, Path("controller", f"{module}.py"))
+    _copy_file(place, Path("tests/__init__.py"))
+    for path in [*(ROOT / "tests/core").glob("*.py"), *(ROOT / f"tests/unit/test_{name}.py" for name in TESTS)]:
+        _copy_file(place, path.relative_to(ROOT))
+    (place / "tests/conftest.py").write_text(CONFTEST, encoding="utf-8")
+    (place / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
+
+
+def _copy_file(place: Path, path: Path) -> None:
+    (place / path).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(ROOT / path, place / path)
+
+
+def core_modules() -> list[str]:
+    """Return the plain modules of the pure core, as the import contract lists them."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    pure = next(c for c in settings["tool"]["importlinter"]["contracts"] if c["name"].startswith("The pure core"))
+    names = [name.removeprefix("controller.") for name in pure["source_modules"]]
+    return ["__init__", *(name for name in names if (ROOT / "controller" / f"{name}.py").is_file())]
