@@ -1,12 +1,16 @@
 """The box that workers are made on: what each engine must know of it, and the containers that follow for every model."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
 from controller import engines
 from controller.engines.base import Site
 from controller.spec import ModelName, ModelSpec, WorkerSpec
 from controller.store.ledger import LedgerKey
+
+WEIGHTS_VARIABLE: Final = "WINDLASS_WEIGHTS"
+"""In a worker's environment: which weights it was made for. Nothing in the worker reads it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,8 +28,14 @@ class Host:
     device: str
 
     def worker(self, model: ModelSpec) -> WorkerSpec:
-        """Describe the container that serves *model* here."""
-        return engines.find(model.engine).worker(model, self.sites[model.engine])
+        """
+        Describe the container that serves *model* here.
+
+        It carries the digest of the weights, so that weights replaced in place make it another one: whoever has mapped the old
+        file would go on serving it.
+        """
+        spec = engines.find(model.engine).worker(model, self.sites[model.engine])
+        return replace(spec, env={**spec.env, WEIGHTS_VARIABLE: model.digest[:12]})
 
     def ledger_key(self, model: ModelSpec) -> LedgerKey:
         """Return what a measurement of *model* holds for here."""
