@@ -135,8 +135,13 @@ def exit_code(container: str) -> int | None:
 
 
 def throttle(running: Stack, model: str, cpus: str) -> None:
-    """Give a worker this much of one core from now on, so that what would be over at once takes its time."""
-    output(["docker", "update", "--cpus", cpus, running.worker(model)])
+    """
+    Give a worker this much of one core from now on, so that what would be over at once takes its time.
+
+    The engine refuses while it starts or stops the container, so it is asked again until that is over.
+    """
+    argv = ["docker", "update", "--cpus", cpus, running.worker(model)]
+    wait_until(lambda: subprocess.run(argv, capture_output=True, check=False).returncode == 0, " ".join(argv), PATIENCE_S)
 
 
 @contextmanager
