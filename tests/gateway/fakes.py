@@ -307,7 +307,7 @@ class FakeWorker:
         if path == COMPLETIONS:
             choice = {"index": 0, "text": f"said {body['prompt']}", "logprobs": None, "finish_reason": "stop"}
             return {**made, "object": "text_completion", "choices": [choice]}
-        text = f"said {body['messages'][-1]['content']}"
+        text = f"said {body['messages'][-1].get('content')}"
         choice = {"index": 0, "message": {"role": "assistant", "content": text}, "logprobs": None, "finish_reason": "stop"}
         return {**made, "object": "chat.completion", "choices": [choice], "timings": {"prompt_ms": 12.5, "predicted_n": 4}}
 
