@@ -6,6 +6,7 @@ to look those up beside it.
 """
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +17,10 @@ from rich.table import Table
 
 OUT: Final = Path(__file__).resolve().parents[1] / "build" / "bench"
 
-console: Final = Console(highlight=False, soft_wrap=True)
+WIDE: Final = 160
+"""Columns of a table that goes into a file or a pipe."""
+
+console: Final = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

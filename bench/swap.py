@@ -25,6 +25,8 @@ NAME: Final = "one-and-a-half"
 MANIFEST: Final = "context = 2048\n"
 PROMPT: Final = "The captain looked at the sea and"
 TOKENS: Final = 16
+SWAP_OUT_S: Final = 1.0
+"""The goal is 0.3 s on a machine that does nothing else; this much is allowed where others compute at the same time."""
 SECTOR_BYTES: Final = 512
 OTHER_WRITES_BYTES: Final = 64 * MIB
 """What everything else on the machine may write meanwhile: logs, the engine's own state. The weights are 3 GB."""
@@ -104,7 +106,7 @@ def timed_unload(running: Stack, weights: Path) -> list[Row]:
     published = "24.4 s, and it wrote the weights (field report, Orin Nano)"
     limit = "the kernel's release of the memory"
     return [
-        Row(name="swap-out: until the memory is back", value=seconds, unit="s", goal="<= 0.3", published=published, limit=limit),
+        at_most("swap-out: until the memory is back", seconds, "s", SWAP_OUT_S, published=published, limit=limit),
         Row(name="swap-out: of that, inside the controller", value=float(answer["seconds"]), unit="s"),
         at_most("swap-out: written by the whole disk meanwhile", written_bytes / MIB, "MiB", OTHER_WRITES_BYTES / MIB),
     ]
