@@ -167,10 +167,18 @@ def _model_card(spec: ModelSpec) -> ModelCard:
         api_paths=tuple(sorted(path.value for path in spec.api_paths)),
         context_tokens=spec.context_tokens,
         parameters=spec.parameters,
-        created_s=0,
+        created_s=_changed_s(spec),
         chat=spec.chat,
         tools=spec.tools,
     )
+
+
+def _changed_s(spec: ModelSpec) -> int:
+    """Return when the model's weights were last changed, in seconds since 1970; 0 if they left this moment."""
+    try:
+        return int((Path(spec.folder) / spec.weights).stat().st_mtime)
+    except OSError:
+        return 0
 
 
 def _key_card(key: ApiKey) -> KeyCard:
