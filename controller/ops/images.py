@@ -203,6 +203,7 @@ def _forget_old(recipe: Recipe) -> None:
     listed = _docker("images", "--format", "{{.Tag}}", f"{recipes.REPOSITORY}/{recipe.name}").splitlines()
     for tag in recipes.old_tags(listed):
         subprocess.run(["docker", "rmi", f"{recipes.REPOSITORY}/{recipe.name}:{tag}"], capture_output=True, check=False)
+    subprocess.run(recipes.forget_stages_argv(recipe), capture_output=True, check=False)
 
 
 def _link_tree(source: Path, target: Path) -> None:

@@ -131,6 +131,11 @@ def old_tags(newest_first: Sequence[str]) -> list[str]:
     return [tag for tag in newest_first if CONTENT_TAG.fullmatch(tag)][KEPT_IMAGES:]
 
 
+def forget_stages_argv(recipe: Recipe) -> list[str]:
+    """Build the command that removes yesterday's nameless build stages of an image; today's are the cache of the next build."""
+    return ["docker", "image", "prune", "--force", "--filter", f"label=windlass.stage={recipe.name}", "--filter", "until=24h"]
+
+
 def is_content(path: PurePath) -> bool:
     """Tell files that go into images from what tools leave beside them."""
     return not any(part == "__pycache__" or part.startswith(".") for part in path.parts)

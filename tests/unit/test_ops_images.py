@@ -65,6 +65,13 @@ def test_only_old_images_of_content_are_forgotten() -> None:
     assert [f"{3:012x}", f"{4:012x}"] == recipes.old_tags(tags)
 
 
+def test_only_stages_of_the_image_itself_are_forgotten() -> None:
+    """Nobody else's nameless images are touched, and neither are those of the last day."""
+    argv = recipes.forget_stages_argv(CONTROLLER)
+
+    assert ["--filter", "label=windlass.stage=controller", "--filter", "until=24h"] == argv[-4:]
+
+
 @pytest.mark.parametrize(
     ("path", "expected"),
     [("worker/app.py", True), ("worker/__pycache__/app.pyc", False), (".mypy_cache/x", False), ("worker/.app.py.swp", False)],
