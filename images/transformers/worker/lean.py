@@ -1,12 +1,10 @@
 """
 Torch without its compiler and without process groups.
 
-transformers imports both at its start: a third of the time a worker takes to be ready, and 50 MB of the
-memory it keeps. A worker never compiles a model and is always one process, so the doors to both are closed before
-transformers is imported.
+transformers imports both at its start: a third of the time a worker takes to be ready, and 50 MB of the memory it keeps. A
+worker never compiles a model and is always one process, so the doors to both are closed before transformers is imported.
 """
 
-import importlib
 import importlib.util
 import sys
 import types
@@ -33,22 +31,25 @@ def _stand_in() -> types.ModuleType:
     Its submodules can be imported without it. Whoever wants anything else of it gets the real one, late but whole.
     """
     spec = importlib.util.find_spec(_COMPILER)
-    if spec is None or spec.submodule_search_locations is None:
+    if spec is None or spec.loader is None or spec.submodule_search_locations is None:
         raise ImportError(f"this torch has no {_COMPILER}")
+    loader = spec.loader
     module = types.ModuleType(_COMPILER)
     module.__spec__, module.__file__ = spec, spec.origin
     module.__path__ = list(spec.submodule_search_locations)
+
+    def real(name: str) -> Any:  # noqa: ANN401 - whatever the compiler has under this name
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if sys.modules[_COMPILER] is module:
+            # In its place before it runs: its parts ask for each other while they are imported.
+            sys.modules[_COMPILER] = torch._dynamo = importlib.util.module_from_spec(spec)
+            loader.exec_module(torch._dynamo)
+        return getattr(torch._dynamo, name)
+
     marks = dict.fromkeys(("allow_in_graph", "assume_constant_result", "disable", "mark_static_address"), _keep)
-    vars(module).update(marks, is_compiling=_no, __getattr__=_real)
+    vars(module).update(marks, is_compiling=_no, __getattr__=real)
     return module
-
-
-def _real(name: str) -> Any:  # noqa: ANN401 - whatever the compiler has under this name
-    if name.startswith("__"):
-        raise AttributeError(name)
-    sys.modules.pop(_COMPILER, None)
-    torch._dynamo = importlib.import_module(_COMPILER)
-    return getattr(torch._dynamo, name)
 
 
 def _keep(marked: T | None = None, *_: object, **__: object) -> Any:  # noqa: ANN401 - a decorator, with or without arguments
