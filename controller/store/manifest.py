@@ -43,7 +43,7 @@ class Manifest(BaseModel):
     pinned: bool = Field(default=False, strict=True)
     """Never evict it, and load it at start."""
     priority: int = Field(default=0, ge=-100, le=100, strict=True)
-    """Among models that wait for memory, the higher one is loaded first."""
+    """Each step doubles what keeping it in memory is worth; of models loaded ahead of any request, the higher one comes first."""
     memory: Annotated[Bytes, Field(ge=16 * MIB)] | None = None
     """What it is charged and limited to, such as `1.2GiB`, instead of what was measured or estimated."""
     load_seconds: float | None = Field(default=None, gt=0, le=3600)
