@@ -35,6 +35,8 @@ from controller.wire import KeyCard, ModelCard
 log: Final = structlog.get_logger()
 
 SOCKET_NAME: Final = "controller.sock"
+FOLDERS: Final = {"models": 0o755, "engines": 0o755, "kv": 0o711}
+"""The folders of the home and their modes; whose conversations are kept is nobody's business, so `kv` cannot be listed."""
 
 
 def run(settings: Settings) -> None:
@@ -57,8 +59,9 @@ async def _run_until_signalled(settings: Settings) -> None:
 async def serve(settings: Settings, driver: Driver) -> None:
     """Put the parts together and keep them going until cancelled."""
     home = Path(settings.home)
-    for folder in ("models", "engines", "kv"):
+    for folder, mode in FOLDERS.items():
         (home / folder).mkdir(parents=True, exist_ok=True)
+        (home / folder).chmod(mode)
     database = await asyncio.to_thread(open_database, home / "state.db")
     ledger, keys = Ledger(database), Keys(database)
     host = _host(settings)

@@ -39,6 +39,7 @@ MIGRATIONS: Final[tuple[str, ...]] = (
 )
 """The schema, one step a version: `user_version` counts how many were applied."""
 
+_OWNER_ONLY: Final = 0o600
 _CORRUPT: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
@@ -117,6 +118,8 @@ def open_database(path: Path) -> Database:
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, check_same_thread=False, timeout=5.0)
     try:
+        with contextlib.suppress(OSError):  # a file system that cannot be written says so at the next line, in its own way
+            path.chmod(_OWNER_ONLY)  # SQLite gives its log and its index the same mode
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         _check(connection)
