@@ -1,7 +1,7 @@
 """One request's work in the runner's hands, and its results back in the event loop."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -23,7 +23,7 @@ class Work(Generic[T]):
     """
     Several pieces of work of one request.
 
-    Results arrive as `(index, result)` in the order they come. Leaving the block ends whatever is not over, at its next step.
+    Results arrive as `(index, result)` in the order they come. Whoever has enough of them cancels the rest.
     """
 
     def __init__(self, runner: Runner, pieces: Sequence[Steps[T]]) -> None:
@@ -42,11 +42,6 @@ class Work(Generic[T]):
                 f"The model failed: {type(result).__name__}: {result}", status=500, code="model_failed"
             ) from result
         return index, result
-
-    async def __aiter__(self) -> AsyncIterator[tuple[int, T]]:
-        """Yield results for as long as somebody asks."""
-        while True:
-            yield await self.next()
 
     def cancel(self) -> None:
         """End whatever is not over, at its next step."""
