@@ -346,7 +346,7 @@ class Pool:
             tokens_per_s=measured.tokens_per_s or None if measured else None,
             refused_fields=engines.find(spec.engine).refused_fields,
             room_bytes=self.budget_bytes - sum(p.footprint.total_bytes for p in pinned),
-            unavailable_reason=f"it failed {record.failures} times in a row" if resting else "",
+            unavailable_reason=f"it {record.why_resting(spec.name).removeprefix(f'{spec.name} ')}" if resting else "",
         )
 
     def _outdate(self) -> None:
