@@ -138,10 +138,15 @@ def throttle(running: Stack, model: str, cpus: str) -> None:
     """
     Give a worker this much of one core from now on, so that what would be over at once takes its time.
 
-    The engine refuses while it starts or stops the container, so it is asked again until that is over.
+    The engine refuses while it starts or stops the container, so it is asked again until that is over, or the container gone.
     """
-    argv = ["docker", "update", "--cpus", cpus, running.worker(model)]
-    wait_until(lambda: subprocess.run(argv, capture_output=True, check=False).returncode == 0, " ".join(argv), PATIENCE_S)
+    container = running.worker(model)
+    argv = ["docker", "update", "--cpus", cpus, container]
+
+    def done() -> bool:
+        return subprocess.run(argv, capture_output=True, check=False).returncode == 0 or not exists(container)
+
+    wait_until(done, " ".join(argv), PATIENCE_S)
 
 
 @contextmanager
@@ -152,8 +157,7 @@ def slowly(running: Stack, model: str) -> Iterator[None]:
     try:
         yield
     finally:
-        if exists(running.worker(model)):
-            throttle(running, model, "2")
+        throttle(running, model, "2")
 
 
 def settle(running: Stack) -> None:

@@ -246,7 +246,7 @@ def test_new_weights_are_served_at_the_next_load(world: Stack, caller: Caller, p
 def test_a_context_that_was_asked_for_is_what_there_is(caller: Caller, place: Place) -> None:
     """The context that a manifest sets can be used to the last token, and no further."""
     short = place("short-context", 'memory = "100MiB"\ncontext = 64\n')
-    answer = caller.complete(short, prompt=PROMPT, tokens=63, ignore_eos=True).json()
+    answer = caller.complete(short, prompt=PROMPT, tokens=62, ignore_eos=True).json()
     beyond = caller.complete(short, prompt=PROMPT, tokens=65)
 
     assert (64, "length") == (answer["usage"]["total_tokens"], answer["choices"][0]["finish_reason"])
