@@ -139,6 +139,8 @@ class Crew:
             log.warning("container.failed", model=model, action=verb, error=str(exc))
             if isinstance(action, Create | Start):
                 self._owner.action_failed(model, str(exc))
+            else:  # those pause by themselves, the core says for how long; what must end is asked for again
+                await asyncio.sleep(AWAY_PAUSE_S)
         finally:
             self._fleet.settle(model)
             self._stale.set()
@@ -154,19 +156,16 @@ class Crew:
                 self._fleet.note_ready(model.name, run, self._clock())
                 self._owner.worker_ready(model.name)
             elif wanted():
-                await self._end(model.name, run, ExitCause.NEVER_READY, f"it did not answer within {limit_s:.0f} s")
+                self._give_up(model.name, run, ExitCause.NEVER_READY, f"it did not answer within {limit_s:.0f} s")
         finally:
             self._probing.discard((model.name, run))
             self._owner.look_again()
 
-    async def _end(self, model: ModelName, run: RunId, cause: ExitCause, detail: str) -> None:
-        log.warning("worker.ended", model=model, cause=cause.value, detail=detail)
+    def _give_up(self, model: ModelName, run: RunId, cause: ExitCause, detail: str) -> None:
+        """Note that this run is to end; the turns that follow ask for it until it has."""
+        log.warning("worker.given_up", model=model, cause=cause.value, detail=detail)
         self._fleet.judge(model, run, Exit(cause=cause, code=137, detail=detail))
-        try:
-            await self._driver.kill(model)
-        except EngineError as exc:
-            log.warning("container.failed", model=model, action="kill", error=str(exc))
-        self._stale.set()
+        self._owner.look_again()
 
     async def _keep_looking(self) -> None:
         while True:
@@ -180,7 +179,9 @@ class Crew:
         """Listen to the engine: it tells of a death sooner than any question would."""
         while True:
             try:
-                async for _ in self._driver.events():
+                events = self._driver.events()
+                self._stale.set()  # whatever happened before, nobody told of it
+                async for _ in events:
                     self._stale.set()
             except EngineError as exc:
                 self._went_away(str(exc))
@@ -197,7 +198,7 @@ class Crew:
             for (model, run, _), status in zip(sockets, answers, strict=True):
                 self._strikes[model] = 0 if status is not None else self._strikes.get(model, 0) + 1
                 if self._strikes[model] >= LIVENESS_STRIKES and (model, run) in self._fleet.ready():
-                    await self._end(model, run, ExitCause.UNRESPONSIVE, "it stopped answering")
+                    self._give_up(model, run, ExitCause.UNRESPONSIVE, "it stopped answering")
 
     def _went_away(self, why: str) -> None:
         if self.engine_away is None:

@@ -26,6 +26,8 @@ from controller.store.keys import ApiKey, Keys, Scope
 DEFAULT_WINDOW_S: Final = 3600.0
 DEFAULT_TAIL: Final = 100
 MAX_TAIL: Final = 10_000
+MAX_NUMBER: Final = 1e12
+"""More than any window or count can mean; it keeps infinity and what no clock can hold out of the arithmetic."""
 
 Arguments = dict[str, Any]
 
@@ -203,7 +205,7 @@ class Desk:
             text = f"wanted scopes among {', '.join(Scope)}, got {arguments.get('scopes')!r}"
             raise RefusedError(Reason.MALFORMED, text) from None
         limit = arguments.get("rate_limit_per_min")
-        if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
+        if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or not 1 <= limit < MAX_NUMBER):
             raise RefusedError(Reason.MALFORMED, f"wanted rate_limit_per_min as a whole number above 0, got {limit!r}")
         name = str(arguments.get("name") or "")
         made = await asyncio.to_thread(lambda: self._keys.create(name=name, scopes=scopes, rate_limit_per_min=limit))
@@ -250,7 +252,7 @@ class Desk:
 
 def _number(arguments: Arguments, key: str, default: float) -> float:
     value = arguments.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < MAX_NUMBER:
         raise RefusedError(Reason.MALFORMED, f"wanted {key} as a number above 0, got {value!r}")
     return float(value)
 

@@ -78,6 +78,10 @@ class Fleet:
         self._verdicts[model, run] = verdict
         self._ready.pop(model, None)
 
+    def judged(self) -> list[ModelName]:
+        """Return whose run we have given up, and the engine still shows."""
+        return [model for model, run in self._verdicts if self._runs(model, run)]
+
     def run(self, model: ModelName) -> RunId:
         """Return which run of a model the engine shows."""
         container = self._containers.get(model)
@@ -88,7 +92,10 @@ class Fleet:
         return [
             (c.model, c.run)
             for c in self._containers.values()
-            if c.running and self._ready.get(c.model, ("", 0.0))[0] != c.run and not self._is(c.model, Stop, Remove)
+            if c.running
+            and self._ready.get(c.model, ("", 0.0))[0] != c.run
+            and (c.model, c.run) not in self._verdicts
+            and not self._is(c.model, Stop, Remove)
         ]
 
     def ready(self) -> list[tuple[ModelName, RunId]]:
@@ -118,7 +125,8 @@ class Fleet:
             memory_bytes=container.memory_bytes,
             spec_hash=container.spec_hash,
             run=container.run,
-            exit=verdict or container.exit if status is Status.STOPPED else None,
+            # What we have given up has ended as far as its callers are concerned, whatever the engine still shows.
+            exit=verdict or (container.exit if status is Status.STOPPED else None),
             ready_since_s=since_s,
         )
 

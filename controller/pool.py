@@ -122,6 +122,8 @@ class Pool:
     def acquire(self, message: Acquire, listener: Listener) -> None:
         """Route a request and queue it; the listener hears what becomes of it."""
         lease = LeaseId(message.id)
+        if self._is_taken(lease, listener):
+            return
         try:
             route = choose(message.ask, self._candidates(message.ask.mode, message.ask.model))
             batch = message.priority == "batch"
@@ -135,6 +137,13 @@ class Pool:
     def renew(self, message: Renew, listener: Listener) -> None:
         """Take back a lease that a gateway still holds after this controller was restarted."""
         lease, model, run = LeaseId(message.id), ModelName(message.model), RunId(message.run)
+        held = self.scheduler.leases.get(lease)
+        if held is not None and (held.model, held.run) == (model, run):  # its old connection is lost, and we do not know yet
+            self._callers[lease].listener = listener
+            listener.send(self._granted(Grant(lease=lease, model=model, run=run, waited_s=0.0, bound_s=0.0), None))
+            return
+        if self._is_taken(lease, listener):
+            return
         if not self.scheduler.renew(lease, model, run, self.clock()):
             text = f"the worker of {model} that served this is gone"
             listener.send(Refused(id=message.id, reason=Reason.WORKER_FAILED, message=text))
@@ -142,13 +151,16 @@ class Pool:
         self._callers[lease] = Caller(listener=listener)
         listener.send(self._granted(Grant(lease=lease, model=model, run=run, waited_s=0.0, bound_s=0.0), None))
 
-    def release(self, message: Release) -> None:
-        """Take a lease back, or let a waiting caller go."""
+    def release(self, message: Release, listener: Listener) -> None:
+        """Take a lease back, or let a waiting caller go; what is over already, or another's, stays as it is."""
         now, lease = self.clock(), LeaseId(message.id)
-        caller, held = self._callers.pop(lease, None), self.scheduler.leases.get(lease)
+        caller, held = self._callers.get(lease), self.scheduler.leases.get(lease)
+        if caller is None or caller.listener is not listener:
+            return
+        del self._callers[lease]
         total_s = 0.0 if held is None else now - held.since_s
         self.scheduler.release(lease, now, served_s=total_s if message.outcome == "ok" else None)
-        if caller is not None and held is not None:
+        if held is not None:
             spec = self.models.get(held.model)
             self.meter.served(spec, held.model, message, waited_s=caller.waited_s, total_s=total_s)
         self.look_again()
@@ -160,6 +172,14 @@ class Pool:
             del self._callers[lease]
             self.scheduler.release(lease, now)
         self.look_again()
+
+    def _is_taken(self, lease: LeaseId, listener: Listener) -> bool:
+        """Refuse an id that somebody waits or holds a lease under: two callers of one name could not be told apart."""
+        if lease not in self._callers:
+            return False
+        text = f"the id {lease[:80]!r} is in use; every request needs one of its own"
+        listener.send(Refused(id=lease, reason=Reason.MALFORMED, message=text))
+        return True
 
     # What operators say.
 
@@ -286,6 +306,9 @@ class Pool:
             elif isinstance(action, Start):
                 self.meter.told_to_start(action.model)
             self._crew.perform(action, tasks)
+        for model in self.fleet.judged():
+            if model not in self.fleet.acting:
+                self._crew.perform(Stop(model), tasks)
 
     def _note_ends(self) -> None:
         for model, worker in self.workers.items():

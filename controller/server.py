@@ -46,16 +46,17 @@ Verb = Callable[[dict[str, Any]], Awaitable[Any]]
 class Session:
     """One connection: what is sent to it is written in order, without waiting."""
 
-    def __init__(self, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, writer: asyncio.StreamWriter, *, max_backlog_bytes: int) -> None:
         """Write to *writer* from now on."""
         self._writer = writer
+        self._max_backlog_bytes = max_backlog_bytes
         self._lost = False
 
     def send(self, message: Message) -> None:
         """Send one message; a session that is gone or does not read swallows it."""
         if self._lost or self._writer.is_closing():
             return
-        if self._writer.transport.get_write_buffer_size() > MAX_BACKLOG_BYTES:
+        if self._writer.transport.get_write_buffer_size() > self._max_backlog_bytes:
             self._lost = True
             log.warning("session.cut", backlog_bytes=self._writer.transport.get_write_buffer_size())
             self._writer.transport.abort()
@@ -66,8 +67,17 @@ class Session:
 class Server:
     """Accepts sessions and serves them from the pool; `verbs` are what a `Call` may ask for."""
 
-    def __init__(self, *, pool: Pool, verbs: Mapping[str, Verb], instance: str, catalog: Callable[[], Catalog]) -> None:
+    def __init__(
+        self,
+        *,
+        pool: Pool,
+        verbs: Mapping[str, Verb],
+        instance: str,
+        catalog: Callable[[], Catalog],
+        max_backlog_bytes: int = MAX_BACKLOG_BYTES,
+    ) -> None:
         """Know whom to ask; `instance` names this life of the controller."""
+        self._max_backlog_bytes = max_backlog_bytes
         self._pool = pool
         self._verbs = verbs
         self._welcome = Welcome(version=__version__, instance=instance)
@@ -90,7 +100,7 @@ class Server:
             session.send(catalog)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        session = Session(writer)
+        session = Session(writer, max_backlog_bytes=self._max_backlog_bytes)
         self._sessions.add(session)
         session.send(self._welcome)
         session.send(self._catalog())
@@ -117,7 +127,7 @@ class Server:
             case Acquire() as message:
                 self._pool.acquire(message, session)
             case Release() as message:
-                self._pool.release(message)
+                self._pool.release(message, session)
             case Renew() as message:
                 self._pool.renew(message, session)
             case Call() as message:
@@ -137,6 +147,10 @@ class Server:
             session.send(Failed(id=call.id, reason=exc.reason, message=str(exc), retry_after_s=exc.retry_after_s))
         except WindlassError as exc:
             session.send(Failed(id=call.id, reason=Reason.UNAVAILABLE, message=str(exc)))
+        except Exception:  # a bug in one verb must not end the session and every lease in it
+            log.exception("call.failed", verb=call.verb)
+            text = f"{call.verb} failed for a reason nobody thought of; the controller's log says more"
+            session.send(Failed(id=call.id, reason=Reason.UNAVAILABLE, message=text))
 
 
 def _bind(path: Path) -> socket.socket:

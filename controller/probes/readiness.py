@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import Final
@@ -11,6 +12,7 @@ POLL_S: Final = 0.01
 SLOW_POLL_S: Final = 0.05
 """And one that answers that it is still loading."""
 
+_STATUS: Final = re.compile(rb"[1-5]\d\d")
 _REQUEST: Final = b"GET /health HTTP/1.1\r\nHost: worker\r\nConnection: close\r\n\r\n"
 
 
@@ -26,10 +28,10 @@ async def health(socket: PurePosixPath, *, timeout_s: float) -> int | None:
                 writer.close()
                 with contextlib.suppress(OSError):
                     await writer.wait_closed()
-    except (OSError, TimeoutError):
+    except (OSError, TimeoutError, ValueError):  # a ValueError is a line without an end: workers run other people's code
         return None
     words = line.split()
-    return int(words[1]) if len(words) > 1 and words[1].isdigit() else None
+    return int(words[1]) if len(words) > 1 and _STATUS.fullmatch(words[1]) else None
 
 
 async def wait_ready(socket: PurePosixPath, *, timeout_s: float, still_wanted: Callable[[], bool]) -> bool:
