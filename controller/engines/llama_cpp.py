@@ -23,8 +23,9 @@ KV_MOUNT: Final = PurePosixPath("/kv")
 ENVIRONMENT: Final = {
     # One malloc arena a thread would keep freed memory of every HTTP thread for itself.
     "MALLOC_ARENA_MAX": "2",
-    # Threads sleep at a barrier at once. Where others compute on the same cores, threads that spin there wait whole time slices for
-    # one that is not running: a model of 0.5B decoded 1.1 tokens a second beside two busy processes on two cores, and 10 like this.
+    # Threads sleep at a barrier at once. Where others compute on the same cores, threads that spin there wait whole time slices
+    # for one that is not running: beside two busy processes on two cores, a model of 0.5B decoded 1.1 tokens a second, and 10
+    # like this.
     "OMP_WAIT_POLICY": "passive",
 }
 
