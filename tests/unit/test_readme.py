@@ -32,6 +32,9 @@ OPTIONS: Final = {"llama-cpp": llama_cpp.OPTIONS, "transformers": transformers.O
 NO_DEFAULT: Final = {"none", "by the files", "the only one", "at most 4096", "by its chat template"}
 """What the tables say where the code has `None`: nothing, or something found out from the model itself."""
 
+MADE: Final = {"build", "dist"}
+"""Folders that are made and not kept."""
+
 Row = tuple[str, ...]
 
 
@@ -46,14 +49,14 @@ def rows(heading: str, *, first: str) -> list[Row]:
     assert section, f"the README has no heading {heading!r}"
     found: list[Row] = []
     for table in re.findall(r"(?m)(?:^\|.*\|\n)+", section[1]):
-        head, _, *body = [cells(line) for line in table.splitlines()]
+        head, _, *body = [columns(line) for line in table.splitlines()]
         if head[0] == first:
             found += body
     assert found, f"the README has no table of {first} below {heading!r}"
     return found
 
 
-def cells(line: str) -> Row:
+def columns(line: str) -> Row:
     """Take a row of a table apart."""
     return tuple(cell.strip() for cell in line.strip().strip("|").split("|"))
 
@@ -254,6 +257,16 @@ def test_files() -> None:
 
     assert named
     assert [] == [name for name in named if not list(PROJECT.glob(name.rstrip("/")))]
+
+
+def test_layout() -> None:
+    """Every folder a newcomer sees at the top, in the package and among the tests has its place in the table."""
+    places = (PROJECT, PROJECT / "controller", PROJECT / "tests")
+    folders = [one for place in places for one in place.iterdir() if one.is_dir() and one.name[0] not in "._"]
+    cells = " ".join(cell for row in rows("Where everything lives", first="path") for cell in row)
+    named = {name.rstrip("/") for name in [*code(cells), *re.findall(r"\]\(([^)]+)\)", cells)]}
+
+    assert [] == [folder.name for folder in folders if f"{folder.relative_to(PROJECT)}" not in named and folder.name not in MADE]
 
 
 def test_addresses() -> None:
