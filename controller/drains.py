@@ -93,6 +93,6 @@ class Drains:
 
     def _place_of(self, claimant: ModelName | None) -> int | None:
         """Return the place of a claim; none if all its callers have gone."""
-        if claimant is None or claimant in self._residency.missing(pinned=True):
+        if claimant is None or (self._residency.is_pinned(claimant) and self._residency.is_missing(claimant)):
             return FIRST
         return self._callers.head(claimant)

@@ -11,6 +11,9 @@ that follows the bound, by the reasoning of round-robin scheduling with a quantu
 where a model in the way has an older caller or is in memory, and a model needs as many turns as it takes to serve whom it serves
 now and its older callers, when every request is as long as a request may be. A turn serves at least `parallel` callers, and so
 many again for every longest request that fits into the quantum.
+
+The bound holds as long as requests keep to their limit and loads to theirs (`LOAD_SLACK`, `LOAD_MARGIN_S`), no worker fails, and
+neither catalog nor budget changes.
 """
 
 import math

@@ -5,7 +5,7 @@ Whose turn it is to come or go, the scheduler decides. The worth is that of GDSF
 with Greedy-Dual-Size-Frequency Caching*, HP Labs, 1998).
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from controller.planner import MAX_RESIDENTS
@@ -33,7 +33,7 @@ class Residency:
         self._age = 0.0
         self._grace_until_s = now + rules.adoption_grace_s
         self._renounced: set[ModelName] = set()
-        self._wishes: tuple[ModelName, ...] = ()
+        self._wishes: dict[ModelName, None] = {}
         self._outdated: set[ModelName] = set()
         self.register(specs)
         for model in [m for m, w in workers.items() if w.status in RUNNING]:
@@ -50,7 +50,7 @@ class Residency:
         wished = [s for s in specs.values() if s.pinned or s.tier is Tier.SMALL]
         wished.sort(key=lambda s: (not s.pinned, -s.priority, s.footprint.total_bytes, s.name))
         # No more than these could be resident at once, and a turn must not look at thousands.
-        self._wishes = tuple(s.name for s in wished[:MAX_RESIDENTS])
+        self._wishes = dict.fromkeys(s.name for s in wished[:MAX_RESIDENTS])
 
     def observe(self, workers: Mapping[ModelName, Worker]) -> None:
         """Take the engine's facts."""
@@ -161,6 +161,10 @@ class Residency:
         """Gateways may still renew leases from before the start."""
         return now < self._grace_until_s
 
-    def missing(self, *, pinned: bool) -> Collection[ModelName]:
-        """Return the pinned models, or the small ones, that should be in memory and are not, the most wanted first."""
-        return [m for m in self._wishes if self.is_pinned(m) is pinned and m not in self.desired and m not in self._renounced]
+    def is_missing(self, model: ModelName) -> bool:
+        """It should be in memory without anybody asking for it, and is not."""
+        return model in self._wishes and model not in self.desired and model not in self._renounced
+
+    def missing(self, *, pinned: bool) -> list[ModelName]:
+        """Return the pinned models, or the small ones, that are missing, the most wanted first."""
+        return [m for m in self._wishes if self.is_pinned(m) is pinned and self.is_missing(m)]

@@ -172,6 +172,7 @@ class World:
         if self.scheduler.desired - before:
             assert self.scheduler.committed_bytes <= self.rules.budget_bytes, "desired does not fit"
         assert set(self.scheduler.leases) == set(self.held), "the core and the callers disagree about who holds a lease"
+        assert {h.model for h in self.held.values()} <= self.scheduler.desired, "somebody uses what is not wanted"
         for action in diff(self.scheduler.desired, self.seen, self.worker_specs(), self.rules.budget_bytes):
             if lose > 0:
                 lose -= 1

@@ -120,7 +120,7 @@ MUTANTS = (
     Mutant(
         "pinned claims have no place",
         "drains",
-        "claimant is None or claimant in self._residency.missing(pinned=True)",
+        "claimant is None or (self._residency.is_pinned(claimant) and self._residency.is_missing(claimant))",
         "claimant is None",
     ),
     # residency
@@ -143,9 +143,7 @@ MUTANTS = (
     Mutant("large models stay", "residency", "idle_s > self.rules.idle_unload_s", "False"),
     Mutant("every idle model goes", "residency", "return spec.tier is Tier.LARGE and", "return"),
     Mutant("all small models are looked at", "residency", "wished[:MAX_RESIDENTS]", "wished"),
-    Mutant(
-        "unloaded models come back", "residency", "m not in self.desired and m not in self._renounced", "m not in self.desired"
-    ),
+    Mutant("unloaded models come back", "residency", " and model not in self._renounced", ""),
     Mutant(
         "the catalog's figure for what runs", "residency", "if model in self.desired and not self.is_gone(model):", "if False:"
     ),

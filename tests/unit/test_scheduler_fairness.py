@@ -2,6 +2,7 @@
 
 import itertools
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,6 +10,8 @@ from controller.forecast import LOAD_MARGIN_S, LOAD_SLACK
 from controller.scheduler import Grant, Rules
 from tests.core.clockwork import STOP_S, TICK_S, Client, Clockwork
 from tests.core.world import World, model_spec
+
+pytestmark = pytest.mark.timeout(900)  # at the profiles with many examples
 
 REQUEST_LIMIT_S = 20.0
 NAMES = "abcd"

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import TypeVar
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
@@ -10,6 +11,8 @@ from controller.scheduler import Rules
 from controller.spec import ModelSpec, Tier
 from controller.state import Status
 from tests.core.world import CRASHED, KILLED, OUT_OF_MEMORY, World, model_spec
+
+pytestmark = pytest.mark.timeout(900)  # at the profiles with many examples
 
 Name = TypeVar("Name", bound=str)
 
@@ -49,7 +52,7 @@ class Appliance(RuleBasedStateMachine):
     world: World
 
     @initialize(
-        budget=st.integers(4, 12),
+        budget=st.integers(4, 8),
         drawn=st.lists(specs, min_size=4, max_size=4),
         quantum_s=st.sampled_from([1.0, 10.0]),
         min_residency_s=st.sampled_from([0.0, 1.0]),
@@ -85,6 +88,28 @@ class Appliance(RuleBasedStateMachine):
     def leave(self, data: st.DataObject, served: bool) -> None:
         """Somebody hangs up, or has been served."""
         self.world.leave(self._pick(data, [*self.world.waiting, *self.world.held]), served=served)
+
+    @rule(
+        wanted=st.lists(models, min_size=2, max_size=6),
+        rounds=st.integers(2, 12),
+        dt=st.sampled_from([0.2, 1.0, 7.0]),
+        stops_lag=st.integers(1, 3),
+    )
+    def rush(self, wanted: list[str], rounds: int, dt: float, stops_lag: int) -> None:
+        """A busy while: many ask, whoever is served asks again, and what is stopped takes its time."""
+        world = self.world
+        self._renew_the_rest()
+        for number in range(rounds):
+            world.ask(wanted[number % len(wanted)], batch=number % 5 == 4)
+            for lease in sorted(world.held)[: number % 3]:
+                world.leave(lease, served=True)
+            world.now += dt
+            world.turn()
+            for model in world.with_status(Status.STARTING):
+                world.become_ready(model)
+            if number % stops_lag == 0:
+                for model in world.with_status(Status.STOPPING):
+                    world.end(model, KILLED)
 
     # Time and the controller.
 
@@ -178,16 +203,19 @@ class Appliance(RuleBasedStateMachine):
         world = self.world
         self._renew_the_rest()
         old = set(world.waiting)
-        for _ in range(400):
+        for number in range(400):
             if not old & set(world.waiting):
                 break
             for lease, held in list(world.held.items()):
-                if held.model in world.specs:
-                    world.ask(held.model)
+                world.ask(held.model)
                 world.turn()
                 if lease in world.held:
                     world.leave(lease, served=True)
-            world.settle()
+            if number % 3:  # a load is often done before what went has given its memory back
+                for model in world.with_status(Status.STARTING):
+                    world.become_ready(model)
+            else:
+                world.settle()
             world.now += 1.0
             world.turn()
         assert not old & set(world.waiting), "starved"
