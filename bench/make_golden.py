@@ -42,16 +42,14 @@ _QUESTIONS: Final = (
     "Goodbye",
 )
 _OPENINGS: Final = (
-    "Once upon a time,",
-    "Call me Ishmael.",
-    "The captain stood on the deck and",
+    "It was too heavy for Anna, and it was too heavy for Tom. Then",
+    "The sea was calm, and they had to lift a heavy stone. It was",
+    "The wind was cold, and they had to lift the anchor. It was",
+    "A storm was near, and they had to lift an old bell. It was too",
+    "The report of the Secretary of the",
+    "The United States of",
     "The white whale",
-    "The people of the United States",
-    "It is the duty of",
-    "The windlass is",
-    "In the morning the ship",
-    "The old man looked at the sea and",
-    "We must",
+    "Once upon a time,",
 )
 _CONVERSATION: Final = [
     {"role": "user", "content": "Hello"},

@@ -1,7 +1,7 @@
 """
 Trains the built-in model `windlass-mini` from nothing: `python -m bench.train_mini --out images/windlass-mini`.
 
-Half an hour on two CPU cores. The text comes from public-domain packages (see `bench.corpus`), the conversations from
+Half an hour to an hour on two CPU cores. The text comes from public-domain packages (see `bench.corpus`), the conversations from
 `bench.talk`. On a shared machine set OMP_WAIT_POLICY=passive, or its two threads spend their time waiting for each other.
 Every few minutes a checkpoint is written and the model exported, so a run that is cut short leaves something usable.
 Needs torch, tokenizers, safetensors, gguf, numpy and rich.
@@ -171,8 +171,8 @@ def main() -> None:
     parser.add_argument(
         "--work", type=Path, default=Path("build/windlass-mini"), help="where fetched text and the tokenizer are kept"
     )
-    parser.add_argument("--steps", type=int, default=2600, help="how many batches to learn from")
-    parser.add_argument("--minutes", type=float, default=45.0, help="stop after this time, even with steps left")
+    parser.add_argument("--steps", type=int, default=2200, help="how many batches to learn from")
+    parser.add_argument("--minutes", type=float, default=60.0, help="stop after this time, even with steps left")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     train(Plan(out=options.out, work=options.work, steps=options.steps, minutes=options.minutes))
