@@ -87,8 +87,8 @@ async def serve(settings: Settings, driver: Driver) -> None:
             await pool.adopted()
             async with server.listening(Path(settings.run) / SOCKET_NAME):
                 async for catalog in catalogs:
-                    _take(catalog, pool, desk, cards)
-                    server.announce()
+                    if _take(catalog, pool, desk, cards):
+                        server.announce()
     finally:
         await asyncio.shield(_close(driver, ledger))
 
@@ -112,18 +112,21 @@ class _Cards:
     async def read_keys(self) -> None:
         self._key_cards = tuple(_key_card(key) for key in await asyncio.to_thread(self._keys.active))
 
-    def set_models(self, models: tuple[ModelSpec, ...]) -> None:
-        self._models = tuple(_model_card(spec) for spec in models)
+    def set_models(self, models: tuple[ModelSpec, ...]) -> bool:
+        """Take the catalog; false if gateways would see nothing new in it."""
+        before, self._models = self._models, tuple(_model_card(spec) for spec in models)
+        return before != self._models
 
     def message(self) -> CatalogMessage:
         return CatalogMessage(models=self._models, keys=self._key_cards)
 
 
-def _take(catalog: Catalog, pool: Pool, desk: Desk, cards: _Cards) -> None:
+def _take(catalog: Catalog, pool: Pool, desk: Desk, cards: _Cards) -> bool:
+    """Take a catalog; false if gateways need not hear of it: a measurement has changed a footprint, say."""
     pool.register({spec.name: spec for spec in catalog.models})
     desk.problems = catalog.problems
-    cards.set_models(catalog.models)
     log.info("catalog.read", models=len(catalog.models), problems=len(catalog.problems))
+    return cards.set_models(catalog.models)
 
 
 def _rules(settings: Settings) -> Rules:

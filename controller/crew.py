@@ -77,7 +77,7 @@ class Crew:
         self._clock = clock
         self._stale = asyncio.Event()
         self._probing: set[tuple[ModelName, RunId]] = set()
-        self._strikes: dict[ModelName, int] = {}
+        self._strikes: dict[tuple[ModelName, RunId], int] = {}
 
     async def look(self) -> None:
         """Ask the engine for all containers, as long as it takes until it answers."""
@@ -99,9 +99,8 @@ class Crew:
     async def watch(self) -> None:
         """Keep the fleet true until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._listen())
-            tasks.create_task(self._keep_looking())
-            tasks.create_task(self._keep_alive())
+            for duty in (self._listen, self._keep_looking, self._keep_alive):
+                tasks.create_task(kept_up(duty))
 
     def perform(self, action: Action, tasks: asyncio.TaskGroup) -> None:
         """Begin an action; one model has at most one under way."""
@@ -191,13 +190,13 @@ class Crew:
         """Find workers that run and answer nothing: stuck, or frozen from outside."""
         while True:
             await asyncio.sleep(LIVENESS_S)
-            ready = dict(self._fleet.ready())
-            self._strikes = {m: n for m, n in self._strikes.items() if m in ready}
-            sockets = [(m, run, self.specs[m].socket) for m, run in ready.items() if m in self.specs]
-            answers = await asyncio.gather(*(readiness.health(s, timeout_s=LIVENESS_S) for _, _, s in sockets))
-            for (model, run, _), status in zip(sockets, answers, strict=True):
-                self._strikes[model] = 0 if status is not None else self._strikes.get(model, 0) + 1
-                if self._strikes[model] >= LIVENESS_STRIKES and (model, run) in self._fleet.ready():
+            ready = [(model, run) for model, run in self._fleet.ready() if model in self.specs]
+            sockets = [self.specs[model].socket for model, _ in ready]
+            answers = await asyncio.gather(*(readiness.health(socket, timeout_s=LIVENESS_S) for socket in sockets))
+            silent = [worker for worker, status in zip(ready, answers, strict=True) if status is None]
+            self._strikes = {worker: self._strikes.get(worker, 0) + 1 for worker in silent}
+            for model, run in silent:
+                if self._strikes[model, run] >= LIVENESS_STRIKES and (model, run) in self._fleet.ready():
                     self._give_up(model, run, ExitCause.UNRESPONSIVE, "it stopped answering")
 
     def _went_away(self, why: str) -> None:
@@ -205,6 +204,13 @@ class Crew:
             log.warning("engine.away", error=why)
         self.engine_away = why
         self._stale.set()
+
+
+async def kept_up(duty: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Do a duty that never ends, and begin it again if a bug ends it."""
+    while True:
+        await _survived(duty())
+        await asyncio.sleep(AWAY_PAUSE_S)
 
 
 async def _survived(work: Coroutine[Any, Any, None]) -> None:

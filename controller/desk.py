@@ -22,6 +22,7 @@ from controller.spec import ModelName, ModelSpec
 from controller.store.catalog import Problem
 from controller.store.database import Database
 from controller.store.keys import ApiKey, Keys, Scope
+from controller.units import format_bytes
 
 DEFAULT_WINDOW_S: Final = 3600.0
 DEFAULT_TAIL: Final = 100
@@ -51,6 +52,7 @@ class Desk:
     def verbs(self) -> Mapping[str, Callable[[Arguments], Awaitable[Any]]]:
         """Return the table."""
         return {
+            "health": self.health,
             "status": self.status,
             "models": self.models,
             "performance": self.performance,
@@ -64,23 +66,16 @@ class Desk:
             "keys.revoke": self.revoke_key,
         }
 
+    async def health(self, _: Arguments) -> dict[str, Any]:
+        """Say how well all of it is, and nothing that costs more than a look at the queue."""
+        state, reasons = self._health(await asyncio.to_thread(self._read))
+        return {"state": state, "reasons": reasons}
+
     async def status(self, _: Arguments) -> dict[str, Any]:
         """Describe the box, the workers, the queue and how well all of it is."""
         pool, now = self._pool, self._pool.clock()
         readings = await asyncio.to_thread(self._read)
-        queue = self._queue(now)
-        transitions = [
-            reports.Transition(model=m, action=type(a.action).__name__.lower(), seconds=now - a.since_s)
-            for m, a in pool.fleet.acting.items()
-        ]
-        state, reasons = reports.health(
-            queue=queue,
-            transitions=transitions,
-            engine_away=pool.engine_away,
-            problems=self._complaints(readings),
-            resting=[m for m in pool.models if self._rests(m, now)],
-            now=now,
-        )
+        state, reasons = self._health(readings)
         return {
             "version": __version__,
             "uptime_s": round(time.monotonic() - self._began_s, 1),
@@ -101,8 +96,10 @@ class Desk:
                 reports.worker_row(w, leases=len(pool.scheduler.record(m).leases), usage=pool.meter.usage.get(m), now=now)
                 for m, w in sorted(pool.workers.items())
             ],
-            "queue": [reports.queue_row(waiter, notice, now=now) for waiter, notice in queue],
-            "transitions": [{"model": t.model, "action": t.action, "seconds": round(t.seconds, 2)} for t in transitions],
+            "queue": [reports.queue_row(waiter, notice, now=now) for waiter, notice in self._queue(now)],
+            "transitions": [
+                {"model": t.model, "action": t.action, "seconds": round(t.seconds, 2)} for t in self._transitions(now)
+            ],
             "leases": len(pool.scheduler.leases),
         }
 
@@ -227,6 +224,21 @@ class Desk:
     def _read(self) -> reports.Readings:
         return reports.Readings(memory=read_memory(), thermal=read_thermal(), disk=read_disk(self._settings.home))
 
+    def _health(self, readings: reports.Readings) -> tuple[str, list[str]]:
+        pool, now = self._pool, self._pool.clock()
+        return reports.health(
+            queue=pool.scheduler.queue(),
+            transitions=self._transitions(now),
+            engine_away=pool.engine_away,
+            problems=self._complaints(readings),
+            resting=[m for m in pool.models if self._rests(m, now)],
+            now=now,
+        )
+
+    def _transitions(self, now: float) -> list[reports.Transition]:
+        acting = self._pool.fleet.acting.items()
+        return [reports.Transition(model=m, action=type(a.action).__name__.lower(), seconds=now - a.since_s) for m, a in acting]
+
     def _queue(self, now: float) -> list[tuple[Waiter, Notice]]:
         scheduler = self._pool.scheduler
         return [(w, scheduler.notice(w, position, now)) for position, w in enumerate(scheduler.queue(), start=1)]
@@ -234,6 +246,10 @@ class Desk:
     def _complaints(self, readings: reports.Readings) -> list[str]:
         folders = [f"the folder {p.folder} is not served: {p.text}" for p in self.problems]
         kept = [problem for problem in (self._database.problem, self._pool.meter.problem) if problem]
+        pinned_bytes = sum(spec.footprint.total_bytes for spec in self._pool.models.values() if spec.pinned)
+        if pinned_bytes > self._pool.budget_bytes:
+            needed = f"{format_bytes(pinned_bytes)} of {format_bytes(self._pool.budget_bytes)}"
+            kept.append(f"the pinned models need more than the budget ({needed}), and not all of them are loaded; pin fewer")
         return [*folders, *kept, *reports.disk_complaints(readings.disk, self._settings.home)]
 
     def _rests(self, model: ModelName, now: float) -> bool:

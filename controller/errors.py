@@ -19,7 +19,7 @@ a `Reason`, and the table there turns it into a status.
 """
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 
 class WindlassError(Exception):
@@ -120,11 +120,20 @@ class RefusedError(WindlassError):
     Attributes:
         reason: which kind of refusal this is.
         retry_after_s: when asking again makes sense, if it does.
+        details: the figures of the text, for programs.
 
     """
 
-    def __init__(self, reason: Reason, message: str, *, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self,
+        reason: Reason,
+        message: str,
+        *,
+        retry_after_s: float | None = None,
+        details: Mapping[str, int | float | str] | None = None,
+    ) -> None:
         """Keep the parts beside the text, for whoever turns this into an answer."""
         super().__init__(message)
+        self.details = dict(details or {})
         self.reason = reason
         self.retry_after_s = retry_after_s

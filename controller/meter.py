@@ -42,6 +42,7 @@ class Meter:
         journal: what happened lately.
         ledger: what is known of each model.
         usage: the memory of each ready worker, as last sampled.
+        last_load_s: how long the last load of each model took, victims' leaving included.
         problem: why measurements are not written down; empty while they are.
 
     """
@@ -55,6 +56,7 @@ class Meter:
         self._driver = driver
         self._host = host
         self._clock = clock
+        self.last_load_s: dict[ModelName, float] = {}
         self._arrivals: dict[ModelName, Arrival] = {}
         self._departures: dict[ModelName, float] = {}
         self._measured: Callable[[], None] = lambda: None
@@ -117,6 +119,7 @@ class Meter:
         )
         self.journal.add(load)
         load_s = load.start_s + load.ready_s
+        self.last_load_s[spec.name] = load.total_s
         self.ledger.saw_load(self._host.ledger_key(spec), load_s=load_s)
         log.info(
             "worker.ready",

@@ -10,12 +10,13 @@ import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Protocol
 
 import structlog
 
 from controller import engines
-from controller.crew import Crew
+from controller.crew import Crew, kept_up
 from controller.drivers.base import Driver
 from controller.errors import Reason, RefusedError
 from controller.fleet import Fleet
@@ -33,6 +34,8 @@ log: Final = structlog.get_logger()
 TICK_S: Final = 0.25
 """The longest a time limit of the core (a quantum, a pause, a deadline) is noticed late."""
 MEMORY_POLL_S: Final = 0.01
+PREPARE_PAUSE_S: Final = 60.0
+"""The pause before a container that could not be made ahead of its first request is tried again."""
 
 
 class Listener(Protocol):
@@ -50,6 +53,7 @@ class Caller:
     listener: Listener
     route: Route | None = None
     waited_s: float = 0.0
+    granted_s: float = 0.0
 
 
 class Pool:
@@ -84,6 +88,7 @@ class Pool:
         self._wake = asyncio.Event()
         self._adopted = asyncio.Event()
         self._loads = itertools.count(1)
+        self._unmade: dict[ModelName, float] = {}
 
     # Life.
 
@@ -97,7 +102,7 @@ class Pool:
             self._adopted.set()
             log.info("pool.adopted", workers=sorted(self.scheduler.desired))
             tasks.create_task(self._crew.watch())
-            tasks.create_task(self.meter.keep_sampling(self.fleet, self._model))
+            tasks.create_task(kept_up(partial(self.meter.keep_sampling, self.fleet, self._model)))
             while True:
                 self._turn_safely(tasks)
                 with contextlib.suppress(TimeoutError):
@@ -122,14 +127,27 @@ class Pool:
     def acquire(self, message: Acquire, listener: Listener) -> None:
         """Route a request and queue it; the listener hears what becomes of it."""
         lease = LeaseId(message.id)
+        waiting = self._callers.get(lease)
+        if waiting is not None and lease not in self.scheduler.leases and waiting.listener is not listener:
+            waiting.listener = listener  # its old connection is lost, and we do not know yet
+            return
         if self._is_taken(lease, listener):
             return
         try:
             route = choose(message.ask, self._candidates(message.ask.mode, message.ask.model))
             batch = message.priority == "batch"
-            self.scheduler.request(lease, ModelName(route.model), self.clock(), batch=batch, deadline_s=message.deadline_s)
+            self.scheduler.request(
+                lease,
+                ModelName(route.model),
+                self.clock(),
+                batch=batch,
+                deadline_s=message.deadline_s,
+                waited_s=message.waited_s,
+            )
         except RefusedError as exc:
-            listener.send(Refused(id=message.id, reason=exc.reason, message=str(exc), retry_after_s=exc.retry_after_s))
+            listener.send(
+                Refused(id=message.id, reason=exc.reason, message=str(exc), retry_after_s=exc.retry_after_s, details=exc.details)
+            )
             return
         self._callers[lease] = Caller(listener=listener, route=route)
         self.look_again()
@@ -148,7 +166,7 @@ class Pool:
             text = f"the worker of {model} that served this is gone"
             listener.send(Refused(id=message.id, reason=Reason.WORKER_FAILED, message=text))
             return
-        self._callers[lease] = Caller(listener=listener)
+        self._callers[lease] = Caller(listener=listener, granted_s=self.clock())
         listener.send(self._granted(Grant(lease=lease, model=model, run=run, waited_s=0.0, bound_s=0.0), None))
 
     def release(self, message: Release, listener: Listener) -> None:
@@ -258,7 +276,10 @@ class Pool:
         self._wake.set()
 
     def action_failed(self, model: ModelName, why: str) -> None:
-        """Count a container that could not be made or started against its model."""
+        """Count a container that could not be made or started against its model; one nobody asked for is only tried later."""
+        if model not in self.scheduler.desired:
+            self._unmade[model] = self.clock() + PREPARE_PAUSE_S
+            return
         self._deliver(self.scheduler.fail(model, why, self.clock()))
         self.meter.journal.failed()
 
@@ -296,8 +317,10 @@ class Pool:
 
     def _act(self, desired: frozenset[ModelName], tasks: asyncio.TaskGroup, now: float) -> None:
         actions = diff(desired, self.workers, self._specs, self._rules.budget_bytes)
-        if not actions and not self.fleet.acting and (spare := prepare(self.workers, self._specs)) is not None:
-            actions = (spare,) if self.scheduler.record(spare.model).retry_at_s <= now else ()
+        if not actions and not self.fleet.acting:
+            self._unmade = {m: until_s for m, until_s in self._unmade.items() if now < until_s}
+            spare = prepare(self.workers, self._specs, without=self._unmade.keys())
+            actions = () if spare is None else (spare,)
         for action in actions:
             if action.model in self.fleet.acting:
                 continue
@@ -326,11 +349,18 @@ class Pool:
                 continue
             if isinstance(answer, Refusal | Revocation):
                 del self._callers[answer.lease]
+            if isinstance(answer, Revocation):
+                self._note_broken(answer, caller)
             if isinstance(answer, Grant):
-                caller.waited_s = answer.waited_s
+                caller.waited_s, caller.granted_s = answer.waited_s, self.clock()
                 caller.listener.send(self._granted(answer, caller.route))
             else:
                 caller.listener.send(_message(answer))
+
+    def _note_broken(self, revocation: Revocation, caller: Caller) -> None:
+        report = Release(id=revocation.lease, outcome="error")
+        spec, total_s = self.models.get(revocation.model), self.clock() - caller.granted_s
+        self.meter.served(spec, revocation.model, report, waited_s=caller.waited_s, total_s=total_s)
 
     def _granted(self, grant: Grant, route: Route | None) -> Granted:
         spec = self._specs.get(grant.model)
@@ -343,6 +373,7 @@ class Pool:
             limit_s=self._rules.request_limit_s,
             waited_s=grant.waited_s,
             bound_s=grant.bound_s,
+            loaded_s=None if route is None or route.resident else self.meter.last_load_s.get(grant.model),
         )
 
     def _model(self, model: ModelName) -> ModelSpec | None:

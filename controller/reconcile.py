@@ -73,11 +73,17 @@ def diff(
     return tuple(actions)
 
 
-def prepare(workers: Mapping[ModelName, Worker], specs: Mapping[ModelName, WorkerSpec]) -> Create | None:
-    """Return the next container worth making ahead of its first request, one at a time so that it delays nothing."""
+def prepare(
+    workers: Mapping[ModelName, Worker], specs: Mapping[ModelName, WorkerSpec], *, without: Set[ModelName] = frozenset()
+) -> Create | None:
+    """
+    Return the next container worth making ahead of its first request, one at a time so that it delays nothing.
+
+    *without* are models whose container could not be made lately.
+    """
     if len(workers) >= MAX_CONTAINERS:
         return None
-    return next((Create(m) for m in specs if m not in workers), None)
+    return next((Create(m) for m in specs if m not in workers and m not in without), None)
 
 
 def _must_stop(model: ModelName, worker: Worker, desired: Set[ModelName]) -> bool:

@@ -18,7 +18,13 @@ def never_fits(spec: ModelSpec, *, budget_bytes: int, pinned_bytes: int) -> Refu
         f"{spec.name} needs {format_bytes(spec.footprint.total_bytes)} ({spec.footprint.source.value}), and the budget is "
         f"{format_bytes(budget_bytes)}{beside}; if it needs less, say so with `memory` in its model.toml"
     )
-    return RefusedError(Reason.NEVER_FITS, text)
+    details = {
+        "footprint_bytes": spec.footprint.total_bytes,
+        "footprint_source": spec.footprint.source.value,
+        "budget_bytes": budget_bytes,
+        "pinned_bytes": pinned_bytes,
+    }
+    return RefusedError(Reason.NEVER_FITS, text, details=details)
 
 
 def resting(model: ModelName, record: Record, now: float) -> RefusedError:
@@ -29,7 +35,9 @@ def resting(model: ModelName, record: Record, now: float) -> RefusedError:
 def queue_full(waiting: int, *, limit: int, likely_s: float) -> RefusedError:
     """As many wait as may wait."""
     text = f"{waiting} callers are waiting, and no more than {limit} may; ask again later"
-    return RefusedError(Reason.QUEUE_FULL, text, retry_after_s=max(1.0, likely_s))
+    return RefusedError(
+        Reason.QUEUE_FULL, text, retry_after_s=max(1.0, likely_s), details={"waiting": waiting, "queue_limit": limit}
+    )
 
 
 def too_late(*, likely_s: float, deadline_s: float) -> RefusedError:

@@ -44,7 +44,7 @@ class Readings:
 
 def health(
     *,
-    queue: Sequence[tuple[Waiter, Notice]],
+    queue: Sequence[Waiter],
     transitions: Sequence[Transition],
     engine_away: str | None,
     problems: Sequence[str],
@@ -60,7 +60,7 @@ def health(
     failing: list[str] = []
     if engine_away is not None:
         failing.append(f"the container engine does not answer: {engine_away}")
-    for waiter, _ in queue:
+    for waiter in queue:
         if now - waiter.since_s > waiter.bound_s:
             failing.append(
                 f"a caller of {waiter.model} has waited {format_seconds(now - waiter.since_s)}, longer than was promised"

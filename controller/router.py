@@ -19,7 +19,7 @@ Equal candidates are ordered by name, so that the answer depends on nothing but 
 import difflib
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from controller.errors import Reason, RefusedError
@@ -104,6 +104,7 @@ class Fault:
 
     reason: Reason
     text: str
+    details: Mapping[str, int | float | str] = field(default_factory=dict)
 
 
 def choose(ask: Ask, candidates: Sequence[Candidate]) -> Route:
@@ -187,6 +188,11 @@ def _obstacles(candidate: Candidate) -> Iterable[Fault]:
             text=f"it needs {format_bytes(footprint.total_bytes)} ({footprint.source}) and can be given at most "
             f"{format_bytes(max(candidate.room_bytes, 0))}; raise the budget, unpin another model, "
             "or set memory in its model.toml",
+            details={
+                "footprint_bytes": footprint.total_bytes,
+                "footprint_source": footprint.source.value,
+                "room_bytes": max(candidate.room_bytes, 0),
+            },
         )
     if candidate.unavailable_reason:
         yield Fault(reason=Reason.UNAVAILABLE, text=candidate.unavailable_reason)
@@ -251,7 +257,8 @@ def _refusal(rejected: Mapping[str, Sequence[Fault]]) -> RefusedError:
         return RefusedError(Reason.UNKNOWN_MODEL, "no model is registered; put a folder with weights into the models folder")
     if len(rejected) == 1:
         (name, why), *_ = rejected.items()
-        return RefusedError(_lasting(why), f"{name} cannot serve this request: {_joined(why)}")
+        details = {key: value for fault in why for key, value in fault.details.items()}
+        return RefusedError(_lasting(why), f"{name} cannot serve this request: {_joined(why)}", details=details)
     names = sorted(rejected)
     texts = [f"{name}: {_joined(rejected[name])}" for name in names[:MOST_REASONS]]
     more = [f"and {len(names) - MOST_REASONS} more"] if len(names) > MOST_REASONS else []

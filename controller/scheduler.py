@@ -80,6 +80,7 @@ class Scheduler:
         batch: bool = False,
         load_only: bool = False,
         deadline_s: float | None = None,
+        waited_s: float = 0.0,
     ) -> None:
         """
         Let a caller ask for *model*; a later turn answers it.
@@ -91,6 +92,7 @@ class Scheduler:
             batch: it may wait behind interactive callers.
             load_only: it wants the model loaded, not a lease.
             deadline_s: how long it is willing to wait.
+            waited_s: how long it has waited already, at a controller that is no more.
 
         Raises:
             RefusedError: no such model, no room in the queue, a model that can never fit or rests, or a deadline nobody can meet.
@@ -109,8 +111,8 @@ class Scheduler:
             lease=lease,
             model=model,
             sequence=self._callers.ticket(),
-            since_s=now,
-            bound_s=bound_s(own, others, patience_s=patience_s, **limits),
+            since_s=now - waited_s,
+            bound_s=waited_s + bound_s(own, others, patience_s=patience_s, **limits),
             batch=batch,
             load_only=load_only,
             until_s=None if deadline_s is None else now + deadline_s,

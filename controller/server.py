@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -36,6 +37,8 @@ from controller.wire import (
 
 log: Final = structlog.get_logger()
 
+PRIVATE_VERBS: Final = "keys."
+"""Verbs that begin so are answered only to this user and to root."""
 MAX_BACKLOG_BYTES: Final = 64 * 1024 * 1024
 """A session that has not read this much is cut."""
 _OPEN_TO_GROUP: Final = 0o660
@@ -44,10 +47,17 @@ Verb = Callable[[dict[str, Any]], Awaitable[Any]]
 
 
 class Session:
-    """One connection: what is sent to it is written in order, without waiting."""
+    """
+    One connection: what is sent to it is written in order, without waiting.
 
-    def __init__(self, writer: asyncio.StreamWriter, *, max_backlog_bytes: int) -> None:
+    Attributes:
+        trusted: whoever connected may make keys.
+
+    """
+
+    def __init__(self, writer: asyncio.StreamWriter, *, max_backlog_bytes: int, trusted: bool) -> None:
         """Write to *writer* from now on."""
+        self.trusted = trusted
         self._writer = writer
         self._max_backlog_bytes = max_backlog_bytes
         self._lost = False
@@ -57,11 +67,15 @@ class Session:
         if self._lost or self._writer.is_closing():
             return
         if self._writer.transport.get_write_buffer_size() > self._max_backlog_bytes:
-            self._lost = True
             log.warning("session.cut", backlog_bytes=self._writer.transport.get_write_buffer_size())
-            self._writer.transport.abort()
+            self.cut()
             return
         self._writer.write(encode(message))
+
+    def cut(self) -> None:
+        """End the connection at once; whoever was there comes again, and renews its leases."""
+        self._lost = True
+        self._writer.transport.abort()
 
 
 class Server:
@@ -75,8 +89,10 @@ class Server:
         instance: str,
         catalog: Callable[[], Catalog],
         max_backlog_bytes: int = MAX_BACKLOG_BYTES,
+        peer_uid: Callable[[asyncio.StreamWriter], int] | None = None,
     ) -> None:
-        """Know whom to ask; `instance` names this life of the controller."""
+        """Know whom to ask; `instance` names this life of the controller, `peer_uid` tells which user connected."""
+        self._peer_uid = peer_uid or _peer_uid
         self._max_backlog_bytes = max_backlog_bytes
         self._pool = pool
         self._verbs = verbs
@@ -90,8 +106,14 @@ class Server:
         listener = _bind(path)
         server = await asyncio.start_unix_server(self._serve, sock=listener, limit=MAX_LINE_BYTES)
         log.info("server.listening", socket=str(path))
-        async with server:
+        try:
             yield server
+        finally:
+            server.close()
+            # From Python 3.12 on a server waits for its connections to end, and gateways keep theirs for ever.
+            for session in tuple(self._sessions):
+                session.cut()
+            await server.wait_closed()
 
     def announce(self) -> None:
         """Tell every session that the catalog or the keys have changed."""
@@ -100,7 +122,7 @@ class Server:
             session.send(catalog)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        session = Session(writer, max_backlog_bytes=self._max_backlog_bytes)
+        session = Session(writer, max_backlog_bytes=self._max_backlog_bytes, trusted=self._trusts(writer))
         self._sessions.add(session)
         session.send(self._welcome)
         session.send(self._catalog())
@@ -122,6 +144,10 @@ class Server:
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()
 
+    def _trusts(self, writer: asyncio.StreamWriter) -> bool:
+        """Say whether whoever connected may make keys: this user and root may, a gateway may not, whatever it was talked into."""
+        return self._peer_uid(writer) in (0, os.geteuid())
+
     def _handle(self, line: bytes, session: Session, calls: asyncio.TaskGroup, running: set[asyncio.Task[None]]) -> None:
         match decode_request(line):
             case Acquire() as message:
@@ -141,16 +167,29 @@ class Server:
             text = f"wanted one of the verbs {', '.join(sorted(self._verbs))}, got {call.verb!r}"
             session.send(Failed(id=call.id, reason=Reason.MALFORMED, message=text))
             return
+        if call.verb.startswith(PRIVATE_VERBS) and not session.trusted:
+            text = f"{call.verb} is for the box's own users; run `windlass keys` as root on the box"
+            session.send(Failed(id=call.id, reason=Reason.CONFLICT, message=text))
+            return
         try:
             session.send(Result(id=call.id, body=await verb(call.arguments)))
         except RefusedError as exc:
-            session.send(Failed(id=call.id, reason=exc.reason, message=str(exc), retry_after_s=exc.retry_after_s))
+            session.send(
+                Failed(id=call.id, reason=exc.reason, message=str(exc), retry_after_s=exc.retry_after_s, details=exc.details)
+            )
         except WindlassError as exc:
             session.send(Failed(id=call.id, reason=Reason.UNAVAILABLE, message=str(exc)))
         except Exception:  # a bug in one verb must not end the session and every lease in it
             log.exception("call.failed", verb=call.verb)
             text = f"{call.verb} failed for a reason nobody thought of; the controller's log says more"
             session.send(Failed(id=call.id, reason=Reason.UNAVAILABLE, message=text))
+
+
+def _peer_uid(writer: asyncio.StreamWriter) -> int:
+    """Return the user at the other end, as the kernel saw it connect (unix(7), SO_PEERCRED)."""
+    connection: socket.socket = writer.get_extra_info("socket")
+    _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    return int(uid)
 
 
 def _bind(path: Path) -> socket.socket:

@@ -88,7 +88,7 @@ class ModelSpec:
         load_s: seconds from the decision to ready, measured or estimated.
         api_paths: what it can be asked.
         pinned: it is never evicted.
-        priority: among models that wait, a higher one is loaded first.
+        priority: each step doubles what keeping it in memory is worth.
         chat: it has a chat template.
         lora: adapters applied to the weights, relative to the folder.
         description: a sentence for people, from `model.toml`.

@@ -55,7 +55,8 @@ def configure(*, level: str, json_lines: bool, stream: TextIO | None = None) -> 
     last: list[structlog.typing.Processor] = (
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
         if json_lines
-        else [structlog.dev.ConsoleRenderer(colors=out.isatty())]
+        # The plain formatter: the default one shows local variables, prompts and keys among them.
+        else [structlog.dev.ConsoleRenderer(colors=out.isatty(), exception_formatter=structlog.dev.plain_traceback)]
     )
     structlog.configure(
         processors=[*shared, *last],

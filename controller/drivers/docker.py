@@ -14,6 +14,7 @@ import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from datetime import datetime
 from typing import Any, Final, TypeVar
@@ -35,6 +36,9 @@ _READ_S: Final = 15.0
 """The time limit of a call that only looks."""
 _CHANGE_S: Final = 60.0
 """The time limit of a call that changes something: a slow card may take long to make or unmount a container's root."""
+_THREADS: Final = 16
+_USAGE_THREADS: Final = 64
+"""Before Docker 25 every question for a container's memory waits up to a second: as many threads as there may be workers."""
 _MARGIN_S: Final = 1.0
 """How much later than the SDK's own limit we stop waiting for its thread."""
 
@@ -79,6 +83,9 @@ class DockerDriver:
         self._connecting = threading.Lock()
         self._info: EngineInfo | None = None
         self._streams: set[_Stream] = set()
+        # Threads of its own, so that nothing else waits behind an engine; and others for what only waits for its next tick.
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="engine")
+        self._usage_threads = ThreadPoolExecutor(_USAGE_THREADS, thread_name_prefix="engine-usage")
         self._ended: dict[str, tuple[Container, float]] = {}
         self._killed: set[str] = set()
 
@@ -177,7 +184,7 @@ class DockerDriver:
                 raise EngineError(f"usage of {model}: wanted its memory, got no figures; it does not run")
             return found
 
-        return await self._call(f"usage of {model}", self._read_s, usage)
+        return await self._call(f"usage of {model}", self._read_s, usage, waits=True)
 
     async def logs(self, model: ModelName, *, tail: int) -> str:
         """Return the last *tail* lines the worker wrote to its standard output and error."""
@@ -207,6 +214,8 @@ class DockerDriver:
         for stream in tuple(self._streams):
             stream.close()
         self._forget()
+        for threads in (self._threads, self._usage_threads):
+            threads.shutdown(wait=False, cancel_futures=True)
 
     async def _follow(self, *, since_s: float) -> AsyncIterator[EngineEvent]:
         stream = _Stream(self._connect, owner=self._owner, since_s=since_s)
@@ -220,14 +229,14 @@ class DockerDriver:
             stream.close()
             self._streams.discard(stream)
 
-    async def _call(self, what: str, limit_s: float, work: Callable[[_Client], _T]) -> _T:
+    async def _call(self, what: str, limit_s: float, work: Callable[[_Client], _T], *, waits: bool = False) -> _T:
         def blocking() -> _T:
             with _our_errors(what):
                 return work(self._client(limit_s))
 
         try:
             async with asyncio.timeout(limit_s + _MARGIN_S):
-                return await asyncio.to_thread(blocking)
+                return await asyncio.get_running_loop().run_in_executor(self._usage_threads if waits else self._threads, blocking)
         except TimeoutError as exc:
             self._forget()
             raise EngineUnavailableError(f"{what}: the engine did not answer in {limit_s:.0f} s; is it overloaded?") from exc
@@ -330,7 +339,7 @@ class _Stream:
         try:
             with _our_errors(what), closing(self._connect(_READ_S)) as client:
                 self._read(client)
-            raise EngineUnavailableError(f"{what}: it closed the connection; look again when it is back")
+            self._hand_over(EngineUnavailableError(f"{what}: it closed the connection; look again when it is back"))
         except EngineError as exc:
             self._hand_over(exc)
 
@@ -373,6 +382,8 @@ def _our_errors(what: str) -> Iterator[None]:
         raise EngineUnavailableError(
             f"{what}: the engine does not answer ({exc}); is it running, and may we use its socket?"
         ) from exc
+    except (KeyError, TypeError, ValueError) as exc:  # last, since some errors of the libraries above are of these kinds, too
+        raise EngineError(f"{what}: the engine's answer has another shape than we know ({type(exc).__name__}: {exc})") from exc
 
 
 @contextmanager

@@ -146,7 +146,7 @@ def _wait_until_healthy(place: Place, api: Api) -> None:
             except WindlassError as exc:
                 last = str(exc)
             else:
-                last = f"{health.get('status')}: {health.get('reason') or health}"
+                last = f"{health.get('status')}: {'; '.join(health.get('reasons') or []) or health}"
                 if health.get("status") in {"ok", "degraded"}:
                     console.print(f"  [green]done[/]  {place.url} is well [dim]({monotonic() - began_s:.1f} s)[/]")
                     return
