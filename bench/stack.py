@@ -117,6 +117,7 @@ def stack(
     run = Path(tempfile.mkdtemp(prefix="wl-"))
     for folder in (home, run):
         folder.chmod(0o755)
+    (home / "models").mkdir()  # ours, not root's, as it would be if the controller made it
     (home / "config").mkdir()
     (home / "config" / "appliance.toml").write_text(config, encoding="utf-8")
     for model, source in (models or {}).items():

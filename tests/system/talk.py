@@ -1,6 +1,7 @@
 """Callers of a running stack: plain HTTP, whole answers and streams that can be read one event at a time."""
 
 import json
+import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,8 @@ import httpx
 
 from bench.stack import Stack, output, wait_until
 
+AS_ROOT: Final = () if os.geteuid() == 0 else ("sudo", "-n")
+"""What goes before a command that only root may run."""
 PROMPT: Final = "The ship"
 LONG: Final = 900
 """Tokens of an answer that goes on for a while; with its prompt it fits into the built-in model's context."""

@@ -11,7 +11,7 @@ import pytest
 
 from bench.stack import Stack, output, place_model, stack, wait_until
 from tests.system.conftest import CONFIG, MINI, NAME
-from tests.system.talk import PATIENCE_S, Caller
+from tests.system.talk import AS_ROOT, PATIENCE_S, Caller
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
 
@@ -21,12 +21,12 @@ SIZE = "192m"
 
 @pytest.fixture
 def small_disk() -> Iterator[Path]:
-    """Mount a file system that is soon full; only root may, as whoever runs this on a fresh machine is."""
+    """Mount a file system that is soon full."""
     folder = Path(tempfile.mkdtemp(prefix="wl-disk-"))
-    prefix = [] if os.geteuid() == 0 else ["sudo", "-n"]
-    subprocess.run([*prefix, "mount", "-t", "tmpfs", "-o", f"size={SIZE},mode=0755", "none", str(folder)], check=True)
+    options = f"size={SIZE},mode=0755,uid={os.getuid()}"
+    subprocess.run([*AS_ROOT, "mount", "-t", "tmpfs", "-o", options, "none", str(folder)], check=True)
     yield folder
-    subprocess.run([*prefix, "umount", "--lazy", str(folder)], check=True)
+    subprocess.run([*AS_ROOT, "umount", "--lazy", str(folder)], check=True)
     folder.rmdir()
 
 

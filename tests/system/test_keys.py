@@ -15,7 +15,7 @@ import pytest
 
 from bench.stack import PROJECT, Stack, free_port, output, wait_until
 from tests.system.conftest import NAME
-from tests.system.talk import PATIENCE_S, Caller, exit_code, leases, slowly
+from tests.system.talk import AS_ROOT, PATIENCE_S, Caller, exit_code, leases, slowly
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
 
@@ -24,12 +24,10 @@ MakeKey = Callable[..., str]
 
 
 def keys(world: Stack, *argv: str) -> Any:  # noqa: ANN401 -- JSON
-    """Run `windlass keys` on the box, as its owner would."""
-    environ = {"PATH": "/usr/bin:/bin", "WINDLASS_HOME": str(world.place.home), "WINDLASS_RUN": str(world.place.run)}
-    done = subprocess.run(
-        [sys.executable, "-m", "controller", "keys", *argv, "--json"],
-        capture_output=True, text=True, check=False, cwd=PROJECT, env=environ, timeout=60,
-    )  # fmt: skip
+    """Run `windlass keys` on the box, as its owner would: the controller's socket is closed to others."""
+    which = [f"WINDLASS_HOME={world.place.home}", f"WINDLASS_RUN={world.place.run}"]
+    command = [*AS_ROOT, "env", *which, sys.executable, "-m", "controller", "keys", *argv, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=PROJECT, timeout=60)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -203,6 +201,23 @@ def test_beyond_loopback_callers_need_a_key(second_gateway: Gateway, calls: Call
     ]
 
     assert [200, 401, 200, 200] == statuses
+
+
+def test_pages_of_the_origins_allowed_may_call(second_gateway: Gateway) -> None:
+    """A browser is told which pages may call; a page of any other origin may not, even where no key is asked for."""
+    listen = f"127.0.0.1:{free_port()}"
+    second_gateway(listen, '[gateway]\ncors_origins = ["https://page.example"]\n')
+    wait_until(lambda: answering(f"http://{listen}"), "the second gateway answers", PATIENCE_S)
+    asking = {"access-control-request-method": "POST", "access-control-request-headers": "content-type"}
+    url = f"http://{listen}/v1/completions"
+    with httpx.Client(timeout=PATIENCE_S) as client:
+        preflight = client.options(url, headers={"origin": "https://page.example", **asking})
+        allowed = client.post(url, json=ASK, headers={"origin": "https://page.example"})
+        foreign = client.post(url, json=ASK, headers={"origin": "https://other.example"})
+
+    assert (200, "https://page.example") == (preflight.status_code, preflight.headers["access-control-allow-origin"])
+    assert (200, "https://page.example") == (allowed.status_code, allowed.headers["access-control-allow-origin"])
+    assert (403, "foreign_origin") == (foreign.status_code, foreign.json()["error"]["code"])
 
 
 def test_two_gateways_share_one_controller(world: Stack, strict: str, calls: Calls, make_key: MakeKey) -> None:

@@ -3,6 +3,7 @@
 import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import pytest
 
@@ -112,20 +113,27 @@ def test_a_worker_that_runs_out_of_memory_under_a_stream_is_told_apart_from_a_cr
     assert full in error["message"]
 
 
-def test_a_frozen_worker_is_found_ended_and_started_again(world: Stack, caller: Caller, place: Place) -> None:
-    """A worker that runs and answers nothing is noticed without anybody's help; its caller is told, and the next one served."""
-    frozen = place("frozen")
-    with slowly(world, frozen), caller.stream(frozen) as stream:
-        stream.next()
-        before = started_at(world, frozen)
-        throttle(world, frozen, "2")
-        output(["docker", "pause", world.worker(frozen)])
-        error = stream.rest()[-1]["error"]
-    again = caller.complete(frozen)
+def test_frozen_workers_are_found_ended_and_started_again(world: Stack, caller: Caller, place: Place) -> None:
+    """Stopped by a signal or by the engine, a worker that answers nothing is noticed; its caller is told, the next one served."""
+    frozen = {place("stopped-by-signal"): ["kill", "--signal", "STOP"], place("paused"): ["pause"]}
+    errors, before = {}, {}
+    with ExitStack() as open_streams:
+        streams = {}
+        for model, verb in frozen.items():
+            open_streams.enter_context(slowly(world, model))
+            streams[model] = open_streams.enter_context(caller.stream(model))
+            streams[model].next()
+            before[model] = started_at(world, model)
+            throttle(world, model, "1")
+            output(["docker", *verb, world.worker(model)])
+        for model, stream in streams.items():
+            errors[model] = stream.rest()[-1]["error"]
+    statuses = [caller.complete(model).status_code for model in frozen]
 
-    assert ("worker_failed", "unresponsive") == (error["code"], error["details"]["cause"])
-    assert 200 == again.status_code
-    assert before != started_at(world, frozen)
+    assert [("worker_failed", "unresponsive")] * 2 == [(error["code"], error["details"]["cause"]) for error in errors.values()]
+    assert all(model in error["message"] for model, error in errors.items())
+    assert [200, 200] == statuses
+    assert all(before[model] != started_at(world, model) for model in frozen)
 
 
 def remove(world: Stack, model: str) -> None:
