@@ -401,6 +401,7 @@ class Pool:
             refused_fields=engines.find(spec.engine).refused_fields,
             room_bytes=self.budget_bytes - sum(p.footprint.total_bytes for p in pinned),
             unavailable_reason=f"it {record.why_resting(spec.name).removeprefix(f'{spec.name} ')}" if resting else "",
+            retry_after_s=record.retry_at_s - self.clock() if resting else None,
         )
 
     def _outdate(self) -> None:

@@ -65,6 +65,7 @@ class Candidate:
         refused_fields: request fields its engine does not take.
         room_bytes: the most the budget can ever give it (what is pinned elsewhere taken off); `None` if nobody counts.
         unavailable_reason: why it cannot run now (a crash loop, a folder that vanished); empty if it can.
+        retry_after_s: when it can be tried again, if that is known.
 
     """
 
@@ -76,6 +77,7 @@ class Candidate:
     refused_fields: frozenset[str] = frozenset()
     room_bytes: int | None = None
     unavailable_reason: str = ""
+    retry_after_s: float | None = None
 
     @property
     def name(self) -> str:
@@ -104,6 +106,7 @@ class Fault:
 
     reason: Reason
     text: str
+    retry_after_s: float | None = None
     details: Mapping[str, int | float | str] = field(default_factory=dict)
 
 
@@ -195,7 +198,7 @@ def _obstacles(candidate: Candidate) -> Iterable[Fault]:
             },
         )
     if candidate.unavailable_reason:
-        yield Fault(reason=Reason.UNAVAILABLE, text=candidate.unavailable_reason)
+        yield Fault(reason=Reason.UNAVAILABLE, text=candidate.unavailable_reason, retry_after_s=candidate.retry_after_s)
 
 
 def _manual(ask: Ask, candidates: Sequence[Candidate]) -> Route:
@@ -258,12 +261,20 @@ def _refusal(rejected: Mapping[str, Sequence[Fault]]) -> RefusedError:
     if len(rejected) == 1:
         (name, why), *_ = rejected.items()
         details = {key: value for fault in why for key, value in fault.details.items()}
-        return RefusedError(_lasting(why), f"{name} cannot serve this request: {_joined(why)}", details=details)
+        text = f"{name} cannot serve this request: {_joined(why)}"
+        return RefusedError(_lasting(why), text, retry_after_s=_retry_after_s(rejected), details=details)
     names = sorted(rejected)
     texts = [f"{name}: {_joined(rejected[name])}" for name in names[:MOST_REASONS]]
     more = [f"and {len(names) - MOST_REASONS} more"] if len(names) > MOST_REASONS else []
     reason = max((_lasting(why) for why in rejected.values()), key=_BY_PERMANENCE.index)
-    return RefusedError(reason, f"none of {len(names)} models can serve this request. {'. '.join([*texts, *more])}")
+    text = f"none of {len(names)} models can serve this request. {'. '.join([*texts, *more])}"
+    return RefusedError(reason, text, retry_after_s=_retry_after_s(rejected))
+
+
+def _retry_after_s(rejected: Mapping[str, Sequence[Fault]]) -> float | None:
+    """Return when the first of those can be asked again that only time keeps from serving."""
+    passing = [why[0].retry_after_s for why in rejected.values() if len(why) == 1]
+    return min((pause_s for pause_s in passing if pause_s is not None), default=None)
 
 
 def _joined(why: Sequence[Fault]) -> str:

@@ -166,15 +166,15 @@ class Ear:
     """A listener that remembers what it hears of each lease."""
 
     def __init__(self) -> None:
-        self.heard: list[Message] = []
+        self._heard: dict[str, list[Message]] = {}
 
     def send(self, message: Message) -> None:
         """Take one message."""
-        self.heard.append(message)
+        self._heard.setdefault(getattr(message, "id", ""), []).append(message)
 
     def about(self, lease: str) -> list[Message]:
         """Return what was said of one lease."""
-        return [message for message in self.heard if getattr(message, "id", "") == lease]
+        return self._heard.get(lease, [])
 
     def answer(self, lease: str) -> Granted | Refused | None:
         """Return whether it was granted or refused, if it was."""
