@@ -11,12 +11,18 @@ from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import Final, Protocol
 
-from controller.spec import ApiPath, Footprint, ModelSpec, WorkerSpec
+from controller.spec import ApiPath, Footprint, ModelSpec, Mount, WorkerSpec
 
 Options = Mapping[str, str | int | bool]
 """What `[engines.<name>.options]` sets."""
 
 NO_OPTIONS: Final[Options] = MappingProxyType({})
+
+MODEL_MOUNT: Final = PurePosixPath("/model")
+RUN_MOUNT: Final = PurePosixPath("/run/worker")
+KV_MOUNT: Final = PurePosixPath("/kv")
+SOCKET_NAME: Final = "worker.sock"
+"""What a worker listens on, in its run directory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +85,20 @@ class Site:
     kv_root: PurePosixPath
     threads: int
     options: Options = field(default_factory=dict)
+
+
+def worker_mounts(model: ModelSpec, site: Site) -> tuple[Mount, ...]:
+    """Return what every worker sees of the host: its model, and two directories of its own to write to."""
+    return (
+        Mount(source=model.folder, target=MODEL_MOUNT, read_only=True),
+        Mount(source=site.run_root / model.name, target=RUN_MOUNT, read_only=False),
+        Mount(source=site.kv_root / model.name, target=KV_MOUNT, read_only=False),
+    )
+
+
+def worker_socket(model: ModelSpec, site: Site) -> PurePosixPath:
+    """Return where the host finds a worker's socket."""
+    return site.run_root / model.name / SOCKET_NAME
 
 
 class Engine(Protocol):

@@ -7,18 +7,24 @@ next start warm. The rest keeps to that: no repacking into private memory, no pr
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Final
 
 from controller.engines import options as option
-from controller.engines.base import NO_OPTIONS, Options, Site, WeightsHeader
+from controller.engines.base import (
+    KV_MOUNT,
+    MODEL_MOUNT,
+    NO_OPTIONS,
+    RUN_MOUNT,
+    SOCKET_NAME,
+    Options,
+    Site,
+    WeightsHeader,
+    worker_mounts,
+    worker_socket,
+)
 from controller.engines.options import Option
-from controller.spec import ApiPath, Footprint, FootprintSource, ModelSpec, Mount, WorkerSpec
+from controller.spec import ApiPath, Footprint, FootprintSource, ModelSpec, WorkerSpec
 from controller.units import MIB
-
-MODEL_MOUNT: Final = PurePosixPath("/model")
-RUN_MOUNT: Final = PurePosixPath("/run/worker")
-KV_MOUNT: Final = PurePosixPath("/kv")
 
 ENVIRONMENT: Final = {
     # One malloc arena a thread would keep freed memory of every HTTP thread for itself.
@@ -123,19 +129,14 @@ class LlamaCpp:
 
     def worker(self, model: ModelSpec, site: Site) -> WorkerSpec:
         """Describe the container that serves *model*."""
-        run = site.run_root / model.name
         return WorkerSpec(
             model=model.name,
             image=site.image,
             argv=_argv(model, site),
             env=ENVIRONMENT,
-            mounts=(
-                Mount(source=model.folder, target=MODEL_MOUNT, read_only=True),
-                Mount(source=run, target=RUN_MOUNT, read_only=False),
-                Mount(source=site.kv_root / model.name, target=KV_MOUNT, read_only=False),
-            ),
+            mounts=worker_mounts(model, site),
             memory_bytes=model.footprint.total_bytes,
-            socket=run / "worker.sock",
+            socket=worker_socket(model, site),
         )
 
 
@@ -156,7 +157,7 @@ def _argv(model: ModelSpec, site: Site) -> tuple[str, ...]:
     repack = option.switch(OPTIONS, site.options, "repack")
     warmup = option.switch(OPTIONS, site.options, "warmup")
     return (
-        *("--host", str(RUN_MOUNT / "worker.sock")),
+        *("--host", str(RUN_MOUNT / SOCKET_NAME)),
         *("--model", str(MODEL_MOUNT / model.weights)),
         *("--alias", model.name),
         *(("--lora", ",".join(str(MODEL_MOUNT / adapter) for adapter in model.lora)) if model.lora else ()),

@@ -6,18 +6,23 @@ Only safetensors are read: a pickle runs code when it is opened.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Final
 
 from controller.engines import options as option
-from controller.engines.base import NO_OPTIONS, Options, Site, WeightsHeader
+from controller.engines.base import (
+    MODEL_MOUNT,
+    NO_OPTIONS,
+    RUN_MOUNT,
+    SOCKET_NAME,
+    Options,
+    Site,
+    WeightsHeader,
+    worker_mounts,
+    worker_socket,
+)
 from controller.engines.options import Option
-from controller.spec import ApiPath, Footprint, FootprintSource, ModelSpec, Mount, WorkerSpec
+from controller.spec import ApiPath, Footprint, FootprintSource, ModelSpec, WorkerSpec
 from controller.units import MIB
-
-MODEL_MOUNT: Final = PurePosixPath("/model")
-RUN_MOUNT: Final = PurePosixPath("/run/worker")
-KV_MOUNT: Final = PurePosixPath("/kv")
 
 OPTIONS: Final[Mapping[str, Option]] = {
     "interop_threads": Option(default=1, smallest=1, text="threads torch uses to run independent operations side by side"),
@@ -102,12 +107,11 @@ class Transformers:
 
     def worker(self, model: ModelSpec, site: Site) -> WorkerSpec:
         """Describe the container that serves *model*."""
-        run = site.run_root / model.name
         return WorkerSpec(
             model=model.name,
             image=site.image,
             argv=(
-                *("--socket", str(RUN_MOUNT / "worker.sock")),
+                *("--socket", str(RUN_MOUNT / SOCKET_NAME)),
                 *("--model", str(MODEL_MOUNT)),
                 *("--model-name", model.name),
                 *("--context-tokens", str(model.context_tokens)),
@@ -122,13 +126,9 @@ class Transformers:
                 # One malloc arena a thread would keep freed memory of every thread for itself.
                 "MALLOC_ARENA_MAX": "2",
             },
-            mounts=(
-                Mount(source=model.folder, target=MODEL_MOUNT, read_only=True),
-                Mount(source=run, target=RUN_MOUNT, read_only=False),
-                Mount(source=site.kv_root / model.name, target=KV_MOUNT, read_only=False),
-            ),
+            mounts=worker_mounts(model, site),
             memory_bytes=model.footprint.total_bytes,
-            socket=run / "worker.sock",
+            socket=worker_socket(model, site),
         )
 
 
