@@ -257,7 +257,7 @@ def test_lying_numbers_are_read_or_refused(tmp_path: Path, number: int, place: i
 
 @ANY_FOLDER
 @given(raw=st.binary(max_size=400))
-def test_noise_behind_a_right_start_is_refused(tmp_path: Path, raw: bytes) -> None:
+def test_noise_behind_a_right_start_is_read_or_refused(tmp_path: Path, raw: bytes) -> None:
     """Anything at all behind the magic is read or refused."""
     path = _written(tmp_path, b"GGUF\x03\x00\x00\x00" + raw)
 
