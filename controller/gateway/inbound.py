@@ -103,29 +103,28 @@ class Inbound:
         if declared is not None and declared.isdigit() and int(declared) > limit_bytes:
             await self._drain(int(declared))
             raise _too_large(limit_bytes)
-        message = await self._part()
-        data: bytes = message.get("body", b"")
-        if not message.get("more_body"):
-            return data if len(data) <= limit_bytes else _refuse_large(limit_bytes)
-        return await self._long_body(data, limit_bytes=limit_bytes)
-
-    async def _long_body(self, data: bytes, *, limit_bytes: int) -> bytes:
-        parts, size, more = [data], len(data), True
+        parts: list[bytes] = []
         try:
-            async with asyncio.timeout(BODY_TIMEOUT_S):
-                while more:
-                    message = await self._part()
-                    part = message.get("body", b"")
-                    size += len(part)
-                    if size > limit_bytes:
-                        await self._drain(size)
-                        raise _too_large(limit_bytes)
-                    parts.append(part)
-                    more = message.get("more_body", False)
+            async with asyncio.timeout(BODY_TIMEOUT_S):  # the first part, too: a caller may announce a body and send nothing
+                size = await self._collect(parts, limit_bytes=limit_bytes)
         except TimeoutError:
-            text = f"wanted the whole body within {BODY_TIMEOUT_S:g} s, got {size} bytes of it"
+            text = f"wanted the whole body within {BODY_TIMEOUT_S:g} s, got {sum(map(len, parts))} bytes of it"
             raise ProblemError(Fault.SLOW_BODY, text, headers=((b"connection", b"close"),)) from None
+        if size > limit_bytes:
+            await self._drain(size)
+            raise _too_large(limit_bytes)
         return b"".join(parts)
+
+    async def _collect(self, parts: list[bytes], *, limit_bytes: int) -> int:
+        """Read up to the end or beyond the limit, and return how much that was."""
+        size, more = 0, True
+        while more and size <= limit_bytes:
+            message = await self._part()
+            part = message.get("body", b"")
+            size += len(part)
+            parts.append(part)
+            more = message.get("more_body", False)
+        return size
 
     async def _drain(self, size: int) -> None:
         if size > DRAINED_BYTES or self.header(b"expect") is not None:
@@ -211,7 +210,3 @@ class Inbound:
 def _too_large(limit_bytes: int) -> ProblemError:
     text = f"wanted a body of at most {limit_bytes} bytes (gateway.max_body), got a larger one"
     return ProblemError(Fault.LARGE_BODY, text, headers=((b"connection", b"close"),))
-
-
-def _refuse_large(limit_bytes: int) -> bytes:
-    raise _too_large(limit_bytes)
