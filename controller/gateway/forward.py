@@ -1,8 +1,9 @@
 """
 Carry a request to a worker and its answer back.
 
-A request that meets a dead worker before anything was said is tried once more on a new lease. After the first byte only the
-stream itself can fail: it ends with an error event in OpenAI's form. The lease is given back when the worker has said its last
+A request that meets a dead worker before anything was said is tried once more on a new lease, unless somebody meant it to end:
+its time is up, or its model was unloaded by force. After the first byte only the stream itself can fail: it ends with an error
+event in OpenAI's form. The lease is given back when the worker has said its last
 byte, not when the caller has read it, and at once when the caller hangs up: the connection to the worker is dropped then,
 which ends its work.
 """
@@ -32,6 +33,8 @@ _PREDICTED_N: Final = re.compile(rb'"predicted_n"\s*:\s*(\d+)')
 _PROMPT_MS: Final = re.compile(rb'"prompt_ms"\s*:\s*(\d+(?:\.\d+)?)')
 _EVENTS: Final = b"text/event-stream"
 _BOUNDARIES: Final = (b"\n\n", b"\r\n\r\n")
+_MEANT: Final = frozenset({Fault.TIME_LIMIT.value, "unloaded"})
+"""Causes that a second attempt would undo: it would take the time again, or load again what was just unloaded."""
 
 log = structlog.get_logger()
 
@@ -177,7 +180,7 @@ async def whole(desk: Desk, job: Job) -> Answer:
                 return Answer(granted=use.granted, body=body, content_type=exchange.content_type, usage=use.usage)
             except UpstreamError as exc:
                 problem = await _lost(desk, lease, exc)
-                if last or problem.kind is Fault.TIME_LIMIT:
+                if last or _is_meant(lease):
                     raise problem from exc
             finally:
                 use.close()
@@ -209,7 +212,7 @@ async def stream(desk: Desk, job: Job, sink: Sink) -> None:
                 if relay.begun:
                     await sink.fail(problem.problem)
                     return
-                if last or problem.kind is Fault.TIME_LIMIT:
+                if last or _is_meant(lease):
                     raise problem from exc
             except asyncio.CancelledError:
                 # The caller has left, who hears nothing of this, or the gateway's grace period is over.
@@ -260,14 +263,21 @@ def _end_of_events(data: bytes) -> int:
 
 
 async def _lost(desk: Desk, lease: Lease, error: UpstreamError) -> ProblemError:
-    """Say why the worker of a lease is gone, as far as anyone knows."""
+    """Give the lease of a broken attempt back, and say why its worker is gone, as far as anyone knows."""
     assert lease.granted is not None
     model = lease.granted.model
-    cause = await lease.cause(patience_s=desk.cause_patience_s)
+    try:
+        cause = await lease.cause(patience_s=desk.cause_patience_s)
+    finally:
+        lease.release("error")  # whoever catches the error leaves the lease without one, which would count as an answer
     message = lease.revoked.message if lease.revoked else ""
     desk.metrics.worker_lost(model, cause)
     log.warning("worker.lost", model=model, cause=cause or "unknown", error=str(error), lease=lease.id)
     return from_exit(cause, message, model=model)
+
+
+def _is_meant(lease: Lease) -> bool:
+    return lease.revoked is not None and lease.revoked.cause in _MEANT
 
 
 def _usage(exchange: Exchange, *, granted_at: float, now: float) -> Usage:
