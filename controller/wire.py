@@ -59,13 +59,21 @@ class Ask(Message):
 
 
 class Acquire(Message):
-    """Ask for a lease. `deadline_s` is how long the caller is willing to wait, if it said so."""
+    """
+    Ask for a lease.
+
+    Attributes:
+        deadline_s: how long the caller is willing to wait, if it said so.
+        waited_s: how long it has waited already, which is more than nothing if the controller was away meanwhile.
+
+    """
 
     type: Literal["acquire"] = "acquire"
     id: str
     ask: Ask
     priority: Literal["interactive", "batch"] = "interactive"
     deadline_s: float | None = None
+    waited_s: float = 0.0
 
 
 class Renew(Message):
@@ -93,8 +101,8 @@ class Call(Message):
     """
     Ask for something that is not a lease.
 
-    Verbs: `status`, `models`, `performance`, `plan`, `load`, `unload`, `optimize`, `logs`, `keys.list`, `keys.create` and
-    `keys.revoke`.
+    Verbs: `health`, `status`, `models`, `performance`, `plan`, `load`, `unload`, `optimize`, `logs`, `keys.list`, `keys.create`
+    and `keys.revoke`.
     """
 
     type: Literal["call"] = "call"
@@ -220,7 +228,7 @@ class Refused(Message):
 
 
 class Revoked(Message):
-    """The lease is over: its worker is gone, or its time is up. `cause` is an `ExitCause` or `time_limit`."""
+    """The lease is over, as its worker or its time is. `cause` is an `ExitCause`, `removed`, `time_limit` or `unloaded`."""
 
     type: Literal["revoked"] = "revoked"
     id: str

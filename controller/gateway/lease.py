@@ -61,6 +61,7 @@ class Lease:
     """
 
     __slots__ = (
+        "_asked_at_s",
         "_grant",
         "_link",
         "_revocation",
@@ -83,6 +84,7 @@ class Lease:
         self.revoked: wire.Revoked | None = None
         self.on_revoked: Callable[[], None] | None = None
         self._session = session
+        self._asked_at_s = 0.0
         self._grant: asyncio.Future[wire.Granted] | None = None
         self._revocation: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -92,6 +94,10 @@ class Lease:
         """Its name on the wire."""
         return self.acquire.id
 
+    def again(self) -> wire.Acquire:
+        """Return what to ask a controller that knows nothing of it, with the time it has waited."""
+        return self.acquire.model_copy(update={"waited_s": asyncio.get_running_loop().time() - self._asked_at_s})
+
     async def __aenter__(self) -> "Lease":
         """
         Wait for the grant.
@@ -100,7 +106,9 @@ class Lease:
             ProblemError: it was refused.
 
         """
-        self._grant = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self._asked_at_s = loop.time()
+        self._grant = loop.create_future()
         try:
             self._session.register(self)
             await self._grant
@@ -336,7 +344,7 @@ class Session:
         log.info("controller.connected", instance=message.instance, version=message.version, leases=len(self._leases))
         for lease in self._leases.values():
             if lease.granted is None:
-                link.send(lease.acquire)
+                link.send(lease.again())
             else:
                 link.send(wire.Renew(id=lease.id, model=lease.granted.model, run=lease.granted.run))
 

@@ -13,7 +13,7 @@ BODY = {"model": "mini", "messages": [{"role": "user", "content": "hi"}]}
 
 
 async def test_waiting_callers_survive_a_restart_of_the_controller(world: World) -> None:
-    """What waits is asked for again, with the same id, and the caller just goes on waiting."""
+    """What waits is asked for again, with the same id and the time it has waited, and the caller just goes on waiting."""
     world.controller.holding = True
     async with asyncio.TaskGroup() as group:
         asked = group.create_task(world.chat())
@@ -23,8 +23,10 @@ async def test_waiting_callers_survive_a_restart_of_the_controller(world: World)
         world.controller.holding = False
         await world.controller.start()
 
+    first, again = world.controller.acquired
     assert asked.result().status_code == 200
-    assert len({acquire.id for acquire in world.controller.acquired}) == 1
+    assert first.id == again.id
+    assert first.waited_s == 0 < again.waited_s
     await world.idle()
 
 
