@@ -21,6 +21,7 @@ from controller.errors import ConfigError
 from controller.gateway import docs, native, openai
 from controller.gateway.auth import Guard, Need, check_listen, is_loopback
 from controller.gateway.desk import Desk, Path
+from controller.gateway.health import Health
 from controller.gateway.inbound import App, HangUpError, Inbound, Receive, Scope, Send
 from controller.gateway.lease import Session
 from controller.gateway.listener import server
@@ -114,6 +115,7 @@ def build(settings: Settings, session: Session, *, cause_patience_s: float = CAU
         settings=settings,
         session=session,
         workers=Workers(),
+        health=Health(session),
         guard=Guard(settings.gateway),
         metrics=Metrics(),
         cause_patience_s=cause_patience_s,

@@ -3,7 +3,8 @@ Who may ask for what.
 
 A key is looked up by the SHA-256 of its secret, so nothing is compared byte by byte with anything a stranger chose.
 Callers on loopback need none unless the configuration says so; but then they must look like local programs: a web page of
-another origin does not, a page that had its own host name point here does not, and neither does a request that a proxy passed on.
+another origin does not, a page that had its own host name point here does not, and neither does a request whose headers name a
+proxy. A proxy that adds none cannot be told from a local program: behind one, every caller must need a key.
 """
 
 import enum
@@ -12,7 +13,7 @@ import hashlib
 import hmac
 import ipaddress
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final
 
 from controller.config import GatewaySettings
@@ -23,6 +24,8 @@ from controller.gateway.problems import Fault, ProblemError
 from controller.wire import KeyCard
 
 LONGEST_SECRET_BYTES: Final = 256
+PROXY_HEADERS: Final = (b"x-forwarded-for", b"forwarded", b"via", b"x-real-ip", b"x-forwarded-host", b"x-forwarded-proto")
+"""What a proxy adds if it is told to; one that adds none of them looks like a local program, hence `gateway.require_key`."""
 _SHARED: Final = ""
 """Whose bucket the callers without a key share."""
 
@@ -82,7 +85,7 @@ class Guard:
             return
         inbound.key = self._identify(inbound, keys)
         if inbound.key is not None:
-            _check_scopes(inbound.key.scopes, need)
+            _check_scopes(inbound.key, need)
         self._count(inbound.key, now=now)
 
     def trusts(self, inbound: Inbound, keys: Directory | None) -> bool:
@@ -116,7 +119,7 @@ class Guard:
             raise _no_key("this gateway asks every caller for one (gateway.require_key)")
         if not is_loopback(inbound.peer):
             raise _no_key("callers from other machines need one")
-        if inbound.header(b"x-forwarded-for") is not None or inbound.header(b"forwarded") is not None:
+        if any(inbound.header(name) is not None for name in PROXY_HEADERS):
             raise _no_key("this call was passed on by a proxy, and callers behind it need one")
         host = inbound.header(b"host")
         if host is not None and not self._is_local_name(host):
@@ -190,12 +193,16 @@ def check_listen(host: str, keys: Mapping[str, KeyCard]) -> None:
     )
 
 
-def _check_scopes(scopes: Sequence[str], need: Need) -> None:
+def may(key: KeyCard | None, need: Need) -> bool:
+    """Say whether a caller that was let in may do this as well; one that needs no key may do everything."""
     enough = {"admin"} if need is Need.ADMIN else {"inference", "admin"}
-    if not enough.intersection(scopes):
-        raise ProblemError(
-            Fault.NO_SCOPE, f"wanted an API key with scope {need.value}, got one with {', '.join(scopes) or 'none'}"
-        )
+    return key is None or not enough.isdisjoint(key.scopes)
+
+
+def _check_scopes(key: KeyCard, need: Need) -> None:
+    if not may(key, need):
+        text = f"wanted an API key with scope {need.value}, got one with {', '.join(key.scopes) or 'none'}"
+        raise ProblemError(Fault.NO_SCOPE, text)
 
 
 def _secret(inbound: Inbound) -> bytes | None:

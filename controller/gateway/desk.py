@@ -6,6 +6,7 @@ from typing import Any
 
 from controller.config import Settings
 from controller.gateway.auth import Guard, Need
+from controller.gateway.health import Health
 from controller.gateway.inbound import Inbound
 from controller.gateway.lease import Session
 from controller.gateway.metrics import Metrics
@@ -22,6 +23,7 @@ class Desk:
         settings: the configuration.
         session: the connection to the controller.
         workers: the connections to the workers.
+        health: what the controller last said of its health.
         guard: who may ask for what.
         metrics: what is counted.
         cause_patience_s: how long the controller may take to say why a worker is gone. It hears of it from the engine, a moment
@@ -32,6 +34,7 @@ class Desk:
     settings: Settings
     session: Session
     workers: Workers
+    health: Health
     guard: Guard
     metrics: Metrics
     cause_patience_s: float

@@ -11,7 +11,7 @@ import orjson
 from controller import wire
 from controller.errors import Reason
 from controller.gateway import choosing, forward, schemas
-from controller.gateway.auth import Need
+from controller.gateway.auth import Need, may
 from controller.gateway.box import Told
 from controller.gateway.desk import Desk, Path
 from controller.gateway.directory import Directory
@@ -274,12 +274,12 @@ async def _health(desk: Desk) -> tuple[str, list[str]]:
             return "failing", ["the controller is away"]
         return "degraded", ["the controller was lost a moment ago; callers wait for it"]
     try:
-        status = await desk.session.call("status", timeout_s=HEALTH_TIMEOUT_S)
+        told = await desk.health.ask(timeout_s=HEALTH_TIMEOUT_S)
     except ProblemError as exc:
         return "failing", [str(exc)]
-    if not isinstance(status, dict):
+    if not isinstance(told, dict):
         return "ok", []
-    return str(status.get("state", "ok")), [str(reason) for reason in status.get("reasons", ())]
+    return str(told.get("state", "ok")), [str(reason) for reason in told.get("reasons", ())]
 
 
 async def status(desk: Desk, inbound: Inbound) -> None:
@@ -349,17 +349,21 @@ async def optimize(desk: Desk, inbound: Inbound) -> None:
 
 
 async def metrics(desk: Desk, inbound: Inbound) -> None:
-    """`GET /metrics`: what is counted here, and what the controller tells of the box."""
+    """`GET /metrics`: what is counted here, and for those who may read `/status` what the controller tells of the box."""
     desk.metrics.leases.set(desk.session.held)
     desk.metrics.controller_up.set(1 if desk.session.connected else 0)
     text = desk.metrics.text()
+    if may(inbound.key, Need.ADMIN):
+        text += await _box(desk)
+    await inbound.reply(text, content_type=b"text/plain; version=0.0.4; charset=utf-8")
+
+
+async def _box(desk: Desk) -> bytes:
     try:
         told = await desk.session.call("status", timeout_s=HEALTH_TIMEOUT_S)
     except ProblemError:
-        told = None  # `controller_up` says so
-    if isinstance(told, dict):
-        text += Told(told).text()
-    await inbound.reply(text, content_type=b"text/plain; version=0.0.4; charset=utf-8")
+        return b""  # `controller_up` says so
+    return Told(told).text() if isinstance(told, dict) else b""
 
 
 PATHS: Final = (
@@ -408,7 +412,7 @@ PATHS: Final = (
         path="/metrics",
         need=Need.INFERENCE,
         handle=metrics,
-        summary="Counters for Prometheus",
+        summary="Counters for Prometheus; the box's own with the scope `admin`",
         answers={"type": "string"},
         content_type="text/plain",
     ),

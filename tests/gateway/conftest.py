@@ -94,7 +94,8 @@ async def surroundings(folder: Path) -> AsyncIterator[tuple[FakeController, dict
         "vectors": card("vectors", api_paths=(EMBEDDINGS,), chat=False),
     }
     controller.sockets = {name: worker.path for name, worker in workers.items()}
-    controller.answers = {"status": {"state": "ok", "reasons": [], "queue": []}, "models": {"models": []}}
+    healthy = {"state": "ok", "reasons": []}
+    controller.answers = {"health": healthy, "status": {**healthy, "queue": []}, "models": {"models": []}}
     await controller.start()
     for worker in workers.values():
         await worker.start()

@@ -79,6 +79,20 @@ async def test_reading_about_others_needs_the_admin_scope(tmp_path: Path, path: 
     assert boss.status_code == 200
 
 
+async def test_the_metrics_of_the_box_need_the_admin_scope(tmp_path: Path) -> None:
+    """A key for inference reads what is counted here, and nothing of what `/status` keeps for admins."""
+    async with direct(tmp_path, peer=OTHER_MACHINE) as world:
+        world.controller.answers["status"] = {"memory": {"budget_bytes": 5}, "queue": [{"waiting_s": 1.5}]}
+        await hand_out(world, key("user", "inference"), key("boss", "admin"))
+        user = await world.http.get("/metrics", headers=bearer("user"))
+        boss = await world.http.get("/metrics", headers=bearer("boss"))
+
+    assert "windlass_gateway_controller_up 1.0" in user.text
+    assert "windlass_memory_bytes" not in user.text
+    assert "windlass_queue_length" not in user.text
+    assert 'windlass_memory_bytes{kind="budget"} 5.0' in boss.text
+
+
 @pytest.mark.parametrize("path", ["/load_model", "/unload_model", "/optimize"])
 async def test_doing_needs_the_admin_scope(tmp_path: Path, path: str) -> None:
     """A key for inference may not load, unload or optimize."""
@@ -104,7 +118,7 @@ async def test_an_admin_key_may_ask_models_and_one_without_scopes_nothing(tmp_pa
 async def test_health_is_open_and_tells_strangers_no_reasons(tmp_path: Path) -> None:
     """A load balancer may ask, and learns the state only."""
     async with direct(tmp_path, peer=OTHER_MACHINE) as world:
-        world.controller.answers["status"] = {"state": "degraded", "reasons": ["the folder x is not served"]}
+        world.controller.answers["health"] = {"state": "degraded", "reasons": ["the folder x is not served"]}
         answer = await world.http.get("/health")
 
     assert answer.json() == {"status": "degraded", "reasons": []}
@@ -138,6 +152,10 @@ async def test_callers_on_loopback_need_a_key_if_the_configuration_says_so(tmp_p
         ({"host": "localhost:8000", "origin": "https://friend.example"}, 200),
         ({"x-forwarded-for": "192.0.2.9"}, 401),
         ({"forwarded": "for=192.0.2.9"}, 401),
+        ({"via": "1.1 proxy.example"}, 401),
+        ({"x-real-ip": "192.0.2.9"}, 401),
+        ({"x-forwarded-host": "box.example"}, 401),
+        ({"x-forwarded-proto": "https"}, 401),
     ],
 )
 async def test_a_web_page_cannot_borrow_its_visitors_loopback(tmp_path: Path, headers: dict[str, str], status: int) -> None:

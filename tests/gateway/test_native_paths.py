@@ -207,7 +207,7 @@ async def test_a_tail_that_is_none_is_refused(near: World, query: str) -> None:
 @pytest.mark.parametrize(("state", "status"), [("ok", 200), ("degraded", 200), ("failing", 503)])
 async def test_health_is_what_the_controller_says(near: World, state: str, status: int) -> None:
     """Ok and degraded are 200, failing is 503, with the reasons."""
-    near.controller.answers["status"] = {"state": state, "reasons": ["because"]}
+    near.controller.answers["health"] = {"state": state, "reasons": ["because"]}
     answer = await near.http.get("/health")
 
     assert (answer.status_code, answer.json()) == (status, {"status": state, "reasons": ["because"]})
