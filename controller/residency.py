@@ -31,13 +31,16 @@ class Residency:
         self.desired: set[ModelName] = set()
         self._records = Records()
         self._age = 0.0
+        self._now_s = now
         self._grace_until_s = now + rules.adoption_grace_s
         self._renounced: set[ModelName] = set()
+        self._lost: set[ModelName] = set()
         self._wishes: dict[ModelName, None] = {}
         self._outdated: set[ModelName] = set()
         self.register(specs)
-        for model in [m for m, w in workers.items() if w.status in RUNNING]:
-            self.desired.add(model)
+        self._adopted = {m for m, w in workers.items() if w.status in RUNNING}
+        self.desired |= self._adopted
+        for model in self._adopted:
             self.record(model).last_used_s = now
 
     # What is told.
@@ -47,14 +50,15 @@ class Residency:
         self._records.follow(self.specs, specs, keep=self.desired)
         self.specs = specs
         self._renounced &= specs.keys()
+        self._lost &= specs.keys()
         wished = [s for s in specs.values() if s.pinned or s.tier is Tier.SMALL]
         wished.sort(key=lambda s: (not s.pinned, -s.priority, s.footprint.total_bytes, s.name))
         # No more than these could be resident at once, and a turn must not look at thousands.
         self._wishes = dict.fromkeys(s.name for s in wished[:MAX_RESIDENTS])
 
-    def observe(self, workers: Mapping[ModelName, Worker]) -> None:
+    def observe(self, workers: Mapping[ModelName, Worker], now: float) -> None:
         """Take the engine's facts."""
-        self.workers = workers
+        self.workers, self._now_s = workers, now
         self._outdated = {m for m in self._outdated if not self.is_gone(m)}
 
     def outdate(self, models: Iterable[ModelName]) -> None:
@@ -64,10 +68,16 @@ class Residency:
     def renounce(self, model: ModelName) -> None:
         """Wish for this one no more, until somebody asks for it."""
         self._renounced.add(model)
+        self._lost.discard(model)
 
     def ask_for(self, model: ModelName) -> None:
         """Take back that it was renounced."""
         self._renounced.discard(model)
+
+    def lose(self, model: ModelName) -> None:
+        """Wish for a model that failed until it is back, somebody renounces it, or it rests."""
+        if model in self.specs:
+            self._lost.add(model)
 
     def call(self, model: ModelName, now: float) -> None:
         """Count a call."""
@@ -83,6 +93,7 @@ class Residency:
         record.ready_since_s = None
         record.floor, record.last_used_s = self._age, now
         record.resting = False
+        self._lost.discard(model)
         self.desired.add(model)
 
     def evict(self, model: ModelName, now: float) -> None:
@@ -93,6 +104,7 @@ class Residency:
     def leave(self, model: ModelName) -> None:
         """Want this model in memory no more."""
         self.desired.discard(model)
+        self._adopted.discard(model)
         self.record(model).ready_since_s = None
 
     # Questions.
@@ -157,14 +169,22 @@ class Residency:
         idle_s = now - max(record.last_used_s, record.ready_since_s or 0.0)
         return spec.tier is Tier.LARGE and not spec.pinned and idle_s > self.rules.idle_unload_s
 
-    def in_grace(self, now: float) -> bool:
-        """Gateways may still renew leases from before the start."""
-        return now < self._grace_until_s
+    def grace_s(self, model: ModelName) -> float:
+        """Return for how long gateways may still renew leases on this model from before the start."""
+        return max(0.0, self._grace_until_s - self._now_s) if model in self._adopted else 0.0
 
     def is_missing(self, model: ModelName) -> bool:
         """It should be in memory without anybody asking for it, and is not."""
         return model in self._wishes and model not in self.desired and model not in self._renounced
 
     def missing(self, *, pinned: bool) -> list[ModelName]:
-        """Return the pinned models, or the small ones, that are missing, the most wanted first."""
-        return [m for m in self._wishes if self.is_pinned(m) is pinned and self.is_missing(m)]
+        """
+        Return the pinned models, or the others, that are missing, the most wanted first.
+
+        The others are those of tier `small`, and whoever failed while it was to be in memory and does not rest.
+        """
+        wished = [m for m in self._wishes if self.is_pinned(m) is pinned and self.is_missing(m)]
+        if pinned:
+            return wished
+        lost = (m for m in sorted(self._lost - {*wished}) if not self.is_pinned(m) and not self.record(m).resting)
+        return [*wished, *lost]

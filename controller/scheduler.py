@@ -14,8 +14,7 @@ The rules, in the order they apply:
    evicts the idle workers of the lowest value. If not enough is idle, it drains the least valuable busy ones: those go on serving
    callers who are older than the claimant's, then whoever had come when the drain began or the model became ready, for one
    quantum at most, then nobody.
-5. Younger claimants go ahead where they fit beside what the older ones have reserved; behind one who cannot even reserve, nobody
-   enters, or small models could keep a large one out for ever.
+5. Younger claimants go ahead where they fit beside what the older ones have reserved; behind one who cannot reserve, nobody does.
 6. Who has left comes back only when its worker is gone: so what a desired worker does is what became of this decision.
 """
 
@@ -33,7 +32,7 @@ from controller.forecast import Line, bound_s, eta_s
 from controller.planner import MAX_RESIDENTS, Plan, Refuse, Resident, Start, Wait, plan
 from controller.records import Record
 from controller.residency import RUNNING, Residency
-from controller.rules import Rules, with_budget
+from controller.rules import Rules
 from controller.spec import ModelName, ModelSpec
 from controller.state import Exit, ExitCause, Lease, LeaseId, RunId, Status, Worker
 from controller.units import format_seconds
@@ -61,7 +60,7 @@ class Scheduler:
 
     def set_budget(self, budget_bytes: int) -> None:
         """Change the budget; what it does not hold any more is drained."""
-        self._residency.rules = with_budget(self.rules, budget_bytes)
+        self._residency.rules = replace(self.rules, budget_bytes=budget_bytes)
 
     def outdate(self, models: Iterable[ModelName]) -> None:
         """Load these anew: what runs was made from a description that has changed. Their callers wait for the new one."""
@@ -141,7 +140,7 @@ class Scheduler:
         Let a model go.
 
         Raises:
-            RefusedError: it is pinned or busy, and *force* is not set.
+            RefusedError: it is pinned or busy, or nobody can tell yet, and *force* is not set.
 
         """
         self._check_unknown(model)
@@ -150,6 +149,8 @@ class Scheduler:
             raise refusals.pinned(model)
         if not force and record.leases:
             raise refusals.busy(model, len(record.leases))
+        if not force and (grace_s := self._residency.grace_s(model)) > 0:
+            raise refusals.adopted(model, grace_s)
         self._residency.renounce(model)
         answers: list[Answer] = [Revocation(lease=lease, model=model, cause="unloaded") for lease in sorted(record.leases)]
         for answer in answers:
@@ -230,10 +231,8 @@ class Scheduler:
 
     def turn(self, workers: Mapping[ModelName, Worker], now: float) -> list[Answer]:
         """Take the engine's facts; answer whom we can; update `desired`."""
-        self._residency.observe(workers)
-        answers = [*self._end_leases(now)]
-        answers += self._settle_failures(now)
-        answers += self._settle_queue(now)
+        self._residency.observe(workers, now)
+        answers = [*self._end_leases(now), *self._settle_failures(now), *self._settle_queue(now)]
         self._let_go(now)
         answers += self._grant(now)
         answers += self._admit(now)
@@ -272,6 +271,8 @@ class Scheduler:
         return answers
 
     def _count_failure(self, model: ModelName, ended: Exit, now: float) -> list[Answer]:
+        if model in self.desired:
+            self._residency.lose(model)
         self._leave(model)
         record = self.record(model)
         record.fail(ended, now, backoff_s=self.rules.backoff_s, max_failures=self.rules.max_failures)
@@ -293,10 +294,8 @@ class Scheduler:
 
     def _let_go(self, now: float) -> None:
         """Drop what nobody wants any more: removed, changed, or idle for too long; but not before its leases could be renewed."""
-        if self._residency.in_grace(now):
-            return
         for model in sorted(self.desired):
-            if self.record(model).leases:
+            if self.record(model).leases or self._residency.grace_s(model) > 0:
                 continue
             changed = model not in self._residency.specs or self._residency.is_outdated(model)
             if changed or (self._residency.is_cold(model, now) and not self.has_callers(model)):
@@ -362,7 +361,7 @@ class Scheduler:
         return {}
 
     def _wish(self, now: float) -> None:
-        """Load small models where they fit, while nobody waits; pinned ones do not wish, they claim."""
+        """Load small models, and those that failed, where they fit while nobody waits; pinned ones do not wish, they claim."""
         if self._callers:
             return
         for model in self._residency.missing(pinned=False):
