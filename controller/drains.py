@@ -83,7 +83,7 @@ class Drains:
 
     def _is_needed(self, model: ModelName, place: int | None, now: float) -> bool:
         """Somebody uses it, or has the right to before a caller who came as number *place*."""
-        if self._residency.record(model).leases or self._residency.in_grace(now):
+        if self._residency.record(model).leases or self._residency.grace_s(model) > 0:
             return True
         waiters = self._callers.of(model)
         if not self._residency.is_ready(model):

@@ -54,3 +54,9 @@ def pinned(model: ModelName) -> RefusedError:
 def busy(model: ModelName, callers: int) -> RefusedError:
     """A busy model is not unloaded just so."""
     return RefusedError(Reason.CONFLICT, f"{model} is answering {callers} callers; wait for them, or force the unload")
+
+
+def adopted(model: ModelName, grace_s: float) -> RefusedError:
+    """Nobody can tell yet whether a model that ran before the start is busy."""
+    text = f"{model} ran before this controller was started, and may be answering; ask again soon, or force the unload"
+    return RefusedError(Reason.UNAVAILABLE, text, retry_after_s=max(1.0, grace_s))

@@ -1,6 +1,6 @@
 """The knobs of the scheduler. Immutable values."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,8 +18,3 @@ class Rules:
     batch_patience_s: float = 30.0
     adoption_grace_s: float = 3.0
     """After a start nothing adopted is evicted for this long: gateways renew the leases they hold."""
-
-
-def with_budget(rules: Rules, budget_bytes: int) -> Rules:
-    """Return the same rules with another budget."""
-    return replace(rules, budget_bytes=budget_bytes)

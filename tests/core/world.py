@@ -10,7 +10,6 @@ from pathlib import PurePosixPath
 
 from controller.errors import RefusedError
 from controller.reconcile import MAX_CONTAINERS, Action, Create, Remove, Start, Stop, diff
-from controller.rules import with_budget
 from controller.scheduler import Answer, Grant, Notice, Refusal, Revocation, Rules, Scheduler
 from controller.spec import ApiPath, Footprint, FootprintSource, ModelName, ModelSpec, Tier, WorkerSpec
 from controller.state import NEVER_RAN, Exit, ExitCause, LeaseId, RunId, Status, Worker
@@ -213,7 +212,7 @@ class World:
 
     def set_budget(self, budget_bytes: int) -> None:
         """Change the budget."""
-        self.rules = with_budget(self.rules, budget_bytes)
+        self.rules = replace(self.rules, budget_bytes=budget_bytes)
         self.scheduler.set_budget(budget_bytes)
 
     def unload(self, model: str, *, force: bool) -> bool:
@@ -223,6 +222,8 @@ class World:
         except RefusedError:
             return False
         self._take(answers)
+        if force:  # a gateway that has not renewed yet will find its worker gone
+            self.orphans = {lease: held for lease, held in self.orphans.items() if held.model != model}
         return True
 
     def fail_start(self, model: ModelName) -> None:

@@ -107,7 +107,7 @@ MUTANTS = (
     Mutant("every turn begins a new quantum", "drains", "if drain is None or drain.claimant != claimant:", "if True:"),
     Mutant("a quantum is inherited", "drains", "if drain is None or drain.claimant != claimant:", "if drain is None:"),
     Mutant("leases do not keep a worker", "drains", "if self._residency.record(model).leases or", "if"),
-    Mutant("the grace is ignored", "drains", " or self._residency.in_grace(now):", ":"),
+    Mutant("the grace is ignored", "drains", " or self._residency.grace_s(model) > 0:", ":"),
     Mutant(
         "outdated workers go on serving",
         "drains",
@@ -235,10 +235,10 @@ MUTANTS = (
         "if worker.status in RUNNING and now - lease.since_s < lease.limit_s:",
         "if worker.status in RUNNING:",
     ),
-    Mutant(
-        "what is removed goes at once", "scheduler", "            if self.record(model).leases:\n                continue\n", ""
-    ),
-    Mutant("the grace is no reason to keep", "scheduler", "        if self._residency.in_grace(now):\n            return\n", ""),
+    Mutant("what is removed goes at once", "scheduler", "if self.record(model).leases or", "if"),
+    Mutant("the grace is no reason to keep", "scheduler", " or self._residency.grace_s(model) > 0:", ":"),
+    Mutant("the grace is no reason to refuse", "scheduler", "if not force and (grace_s := ", "if False and (grace_s := "),
+    Mutant("the grace is for everybody", "residency", " if model in self._adopted else 0.0", ""),
     Mutant("wishes come before callers", "scheduler", "        if self._callers:\n            return\n", ""),
     Mutant("a shrunk budget evicts nobody", "scheduler", "if self.committed_bytes <= self.rules.budget_bytes:", "if True:"),
     Mutant("pinned models go like all others", "scheduler", "if isinstance(answer, Refuse):  #", "if True:  #"),

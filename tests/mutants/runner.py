@@ -15,10 +15,10 @@ TESTS: Final = ("scheduler", "planner", "reconcile", "forecast", "whole_loop_mac
 """The quick ones first: the first failure is enough."""
 LIMIT_S: Final = 120
 CONFTEST: Final = """
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 settings.register_profile(
     "mutants", max_examples=60, stateful_step_count=40, deadline=None, derandomize=True, database=None,
-    suppress_health_check=list(HealthCheck),
+    suppress_health_check=list(HealthCheck), phases=[Phase.explicit, Phase.generate],  # a fault found need not be a small one
 )
 settings.load_profile("mutants")
 """

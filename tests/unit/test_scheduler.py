@@ -1089,6 +1089,33 @@ def test_nothing_adopted_is_evicted_before_gateways_could_renew() -> None:
     assert scheduler.desired == {"new"}
 
 
+def test_nothing_adopted_is_unloaded_before_gateways_could_renew() -> None:
+    """Nobody can tell yet whether it is busy, so only force unloads it; what came since then is nobody's secret."""
+    scheduler = adopt("a")
+    workers = {A: worker("a")}
+    scheduler.turn(workers, 1.0)
+    with pytest.raises(RefusedError, match="a ran before this controller was started") as caught:
+        scheduler.unload(A, force=False)
+    assert (caught.value.reason, caught.value.retry_after_s) == (Reason.UNAVAILABLE, 2.0)
+    scheduler.turn(workers, 3.0)
+    scheduler.unload(A, force=False)
+    assert scheduler.desired == set()
+
+
+def test_the_grace_is_for_what_was_adopted_only() -> None:
+    """A model that was loaded after the start is evicted and unloaded like any other."""
+    scheduler = Scheduler(Rules(budget_bytes=1), {m: model_spec(m) for m in (A, B)}, {}, 0.0)
+    scheduler.request(LeaseId("l"), A, 0.0, load_only=True)
+    scheduler.turn({}, 0.0)
+    scheduler.turn({A: worker("a")}, 0.1)
+    scheduler.request(LeaseId("m"), B, 0.2)
+    scheduler.turn({A: worker("a")}, 0.2)
+    assert scheduler.desired == {B}
+    scheduler.unload(B, force=False)
+
+    assert scheduler.desired == set()
+
+
 def test_nothing_unwanted_is_stopped_before_gateways_could_renew() -> None:
     """A removed or changed model may be answering for a gateway that has not said so yet."""
     workers = {A: worker("a"), B: worker("b"), C: worker("c")}
