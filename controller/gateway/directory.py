@@ -10,6 +10,7 @@ from controller.gateway.problems import ProblemError
 from controller.wire import Catalog, KeyCard, ModelCard
 
 _SHOWN_CHARACTERS: Final = 80
+_MOST_COMPARED: Final = 1000
 
 
 class Directory:
@@ -56,7 +57,10 @@ class Directory:
     def near(self, name: str) -> list[str]:
         """Return up to three names that look like *name*, the likest first."""
         wanted = name[:_SHOWN_CHARACTERS].lower()
-        found = difflib.get_close_matches(wanted, self.models, n=3, cutoff=0.5)
+        names = list(self.models)
+        if len(names) > _MOST_COMPARED:  # comparing costs about 10 us a name, and a typo rarely hits the first letter
+            names = [known for known in names if known[:1] == wanted[:1]][:_MOST_COMPARED]
+        found = difflib.get_close_matches(wanted, names, n=3, cutoff=0.5)
         return found or [known for known in self.models if wanted and (known.startswith(wanted) or wanted.startswith(known))][:3]
 
 

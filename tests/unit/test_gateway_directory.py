@@ -39,3 +39,12 @@ def test_a_strangers_name_is_shown_harmlessly() -> None:
     """Escapes for what a terminal would obey, and a bounded length."""
     assert shown("a\x1b[31m\n") == "'a\\x1b[31m\\n'"
     assert len(shown("x" * 10_000)) < 100
+
+
+def test_near_names_are_found_among_ten_thousand() -> None:
+    """With too many names to compare, those with the same first letter are, and an abbreviation is found all the same."""
+    many = directory(*(f"model-{number}" for number in range(10_000)), "qwen2-0.5b")
+
+    assert many.near("qwen2-05b") == ["qwen2-0.5b"]
+    assert len(many.near("model-")) == 3
+    assert many.near("zzz") == []
