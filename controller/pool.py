@@ -8,7 +8,7 @@ the crew, in tasks beside the turns, and wakes the next one.
 import asyncio
 import contextlib
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, Protocol
@@ -23,11 +23,12 @@ from controller.fleet import Fleet
 from controller.host import Host, WorkerSpecs
 from controller.meter import Meter
 from controller.reconcile import Start, Stop, diff, prepare
-from controller.router import Candidate, choose
+from controller.router import Candidate, choose, unknown_model
 from controller.scheduler import Answer, Grant, Notice, Refusal, Revocation, Rules, Scheduler
+from controller.shortlist import Shortlist
 from controller.spec import ModelName, ModelSpec, WorkerSpec
 from controller.state import ExitCause, LeaseId, RunId, Status, Worker
-from controller.wire import Acquire, Granted, Loading, Message, Queued, Refused, Release, Renew, Revoked, Route
+from controller.wire import Acquire, Ask, Granted, Loading, Message, Queued, Refused, Release, Renew, Revoked, Route
 
 log: Final = structlog.get_logger()
 
@@ -84,6 +85,7 @@ class Pool:
         self._crew = Crew(driver=driver, fleet=self.fleet, owner=self, clock=clock)
         self._rules = rules
         self._specs: Mapping[ModelName, WorkerSpec] = {}
+        self._shortlist = Shortlist({})
         self._callers: dict[LeaseId, Caller] = {}
         self._wake = asyncio.Event()
         self._adopted = asyncio.Event()
@@ -117,6 +119,7 @@ class Pool:
     def register(self, models: Mapping[ModelName, ModelSpec]) -> None:
         """Take the catalog as it is now."""
         self.models = self._crew.models = models
+        self._shortlist = Shortlist(models)
         self._specs = self._crew.specs = WorkerSpecs(models, self.host)
         self.scheduler.register(models)
         self._outdate()
@@ -134,7 +137,7 @@ class Pool:
         if self._is_taken(lease, listener):
             return
         try:
-            route = choose(message.ask, self._candidates(message.ask.mode, message.ask.model))
+            route = choose(message.ask, [self._candidate(self.models[name]) for name in self._eligible(message.ask)])
             batch = message.priority == "batch"
             self.scheduler.request(
                 lease,
@@ -379,11 +382,18 @@ class Pool:
     def _model(self, model: ModelName) -> ModelSpec | None:
         return self.models.get(model)
 
-    def _candidates(self, mode: str, wanted: str | None) -> list[Candidate]:
-        """Return what the router may choose from: just the one model where there is nothing to choose."""
-        if mode == "manual" and wanted is not None and (spec := self.models.get(ModelName(wanted))) is not None:
-            return [self._candidate(spec)]
-        return [self._candidate(spec) for spec in self.models.values()]
+    def _eligible(self, ask: Ask) -> Collection[ModelName]:
+        """Return whom the router is to weigh: whoever is named, and the likeliest of all others where they may stand in."""
+        named = [ModelName(name) for name in (ask.model, *ask.fallback) if name]
+        known = dict.fromkeys(name for name in named if name in self.models)
+        if ask.mode == "manual" or (ask.mode == "hybrid" and ask.fallback):
+            if named and not known:
+                raise unknown_model(named[0], self.models)
+            return known
+        active = {*self.scheduler.desired, *(waiter.model for waiter in self.scheduler.queue())}
+        pinned = (self.models[m] for m in self.scheduler.desired if m in self.models and self.models[m].pinned)
+        room_bytes = self.budget_bytes - sum(spec.footprint.total_bytes for spec in pinned)
+        return {**known, **dict.fromkeys(self._shortlist.pick(ask, active=active, room_bytes=room_bytes))}
 
     def _candidate(self, spec: ModelSpec) -> Candidate:
         record, resident = self.scheduler.record(spec.name), self.is_resident(spec.name)

@@ -9,10 +9,11 @@ import pytest
 
 from controller.drivers.faulty import Fault, Verb
 from controller.drivers.memory import MemoryDriver
-from controller.errors import Reason
-from controller.spec import ModelName
+from controller.errors import Reason, RefusedError
+from controller.shortlist import MOST
+from controller.spec import ApiPath, ModelName
 from controller.state import ExitCause
-from controller.wire import Granted, Refused
+from controller.wire import Ask, Granted, Refused
 from tests.controller.rig import Machine, Manner, Rig, model, reaches, running
 
 pytestmark = pytest.mark.looptime(noop_cycles=1)
@@ -190,6 +191,17 @@ async def test_a_crash_while_nobody_listens_is_seen_when_the_events_are_back(fol
         assert asyncio.get_running_loop().time() - began_s < 2.0
 
 
+async def test_an_idle_worker_that_is_killed_comes_back(folder: Path, machine: Machine) -> None:
+    """Nobody asks for it, and it is in memory again after its pause, killed or removed."""
+    async with running(folder, [model("a")], machine=machine) as rig:
+        await rig.serve("a")
+        rig.memory.crash(A, cause=ExitCause.KILLED)
+        await reaches("it is started again", lambda: len(machine.starts) == 2)
+        await rig.converges()
+
+        assert {"a"} == machine.running
+
+
 async def test_a_container_started_by_hand_is_ended(folder: Path, machine: Machine) -> None:
     """What nobody wants does not hold memory for long."""
     async with running(folder, [model("a"), model("b")], machine=machine) as rig:
@@ -223,6 +235,22 @@ async def test_an_unload_by_force_revokes_and_says_so(folder: Path, machine: Mac
         assert "unloaded" == revoked.cause
         assert not machine.running
         assert 0 == rig.pool.held_bytes(A)
+
+
+async def test_a_request_weighs_few_of_many_models(folder: Path, machine: Machine) -> None:
+    """However many are registered: a named model is weighed alone, a free choice is among a few, a wrong name costs none."""
+    many = [model(f"m{number}") for number in range(2_000)]
+    async with running(folder, many, machine=machine) as rig:
+        await rig.serve("m7")
+        path = ApiPath.CHAT.value
+
+        assert ["m9"] == [*rig.pool._eligible(Ask(mode="manual", model="m9", api_path=path))]
+        assert ["m9", "m8"] == [*rig.pool._eligible(Ask(mode="hybrid", model="m9", fallback=("m8", "x"), api_path=path))]
+        assert MOST + 2 >= len(rig.pool._eligible(Ask(mode="auto", api_path=path)))
+        assert "m7" in rig.pool._eligible(Ask(mode="auto", api_path=path))
+
+        with pytest.raises(RefusedError, match="m19999"):
+            rig.pool._eligible(Ask(mode="manual", model="m19999", api_path=path))
 
 
 @pytest.mark.parametrize("seed", range(6))
