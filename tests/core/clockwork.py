@@ -12,7 +12,7 @@ from controller.state import LeaseId, Status
 from tests.core.world import KILLED, World
 
 STOP_S = 1.0
-TICK_S = 0.5
+TICK_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -149,6 +149,13 @@ MUTANTS = (
     ),
     Mutant("any number of residents", "residency", " and len(staying) < MAX_RESIDENTS", ""),
     Mutant("outdated is forgotten at once", "residency", "if not self.is_gone(m)}", "if False}"),
+    Mutant("resting models are wished for", "residency", " and not self.record(m).resting)", ")"),
+    Mutant(
+        "the unloaded dead come back",
+        "residency",
+        "self._renounced.add(model)\n        self._lost.discard(model)\n",
+        "self._renounced.add(model)\n",
+    ),
     # records
     Mutant("failures are not counted", "records", "        self.failures += 1\n", ""),
     Mutant("it never rests", "records", "self.resting = self.failures >= max_failures", "self.resting = False"),
@@ -250,5 +257,13 @@ MUTANTS = (
         "                if not waiter.load_only:\n",
         "                if True:\n",
     ),
+    Mutant("the dead stay dead", "scheduler", "            self._residency.lose(model)\n", "            pass\n"),
+    Mutant(
+        "all that failed is wished for",
+        "scheduler",
+        "        if model in self.desired:\n            self._residency.lose",
+        "        if True:\n            self._residency.lose",
+    ),
+    Mutant("what was waited before is forgotten", "scheduler", "since_s=now - waited_s", "since_s=now"),
     Mutant("the queue has no limit", "scheduler", "if self.waiting >= self.rules.queue_limit:", "if False:"),
 )

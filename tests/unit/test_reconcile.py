@@ -165,6 +165,7 @@ def test_one_container_is_prepared_at_a_time() -> None:
     assert prepare({}, specs) == Create(A)
     assert prepare({A: worker("a")}, specs) == Create(B)
     assert prepare({A: worker("a"), B: worker("b")}, specs) is None
+    assert prepare({}, specs, without={A}) == Create(B)
     full, _ = crowd(MAX_CONTAINERS, Status.STOPPED)
     assert prepare(full, specs) is None
 

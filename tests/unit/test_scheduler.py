@@ -472,6 +472,78 @@ def test_a_model_that_waits_for_its_pause_keeps_its_place() -> None:
     assert more in world.waiting
 
 
+def test_an_idle_model_that_died_comes_back() -> None:
+    """What was in memory and crashed is loaded again after its pause, though nobody asks."""
+    world = box(model_spec("a"), backoff_s=5.0)
+    load(world, A)
+    world.end(A, CRASHED)
+    world.turn()
+    world.now += 4.9
+    world.turn()
+    assert world.scheduler.desired == set()
+    world.now += 0.1
+    settle(world)
+    assert world.scheduler.desired == {A}
+    world.unload("a", force=False)
+    settle(world)
+
+    assert world.scheduler.desired == set()
+
+
+def test_an_idle_model_that_died_takes_nobodys_memory() -> None:
+    """It comes back where it fits, and not if somebody has unloaded it since."""
+    world = box(model_spec("a"), model_spec("b"), model_spec("c"), budget_bytes=2)
+    load(world, A, B)
+    world.end(A, CRASHED)
+    world.turn()
+    load(world, C)
+    world.now += 60.0
+    world.turn()
+    assert world.scheduler.desired == {B, C}
+    world.unload("a", force=False)
+    world.unload("b", force=False)
+    settle(world)
+
+    assert world.scheduler.desired == {C}
+
+
+def test_an_idle_model_that_keeps_dying_stays_away() -> None:
+    """A model that rests is not wished for, and one that was removed is forgotten."""
+    world = box(model_spec("a"), model_spec("b"), max_failures=1, budget_bytes=2)
+    load(world, A, B)
+    world.end(A, CRASHED)
+    world.end(B, CRASHED)
+    world.turn()
+    world.register([model_spec("a")])
+    world.now += REST_S
+    world.turn()
+
+    assert world.scheduler.desired == set()
+
+
+def test_a_spare_container_that_cannot_be_made_is_not_wished_for() -> None:
+    """A failure of what nobody wanted counts, and wishes for nothing."""
+    world = box(model_spec("a"))
+    world.scheduler.fail(A, "no image", world.now)
+    world.now += 60.0
+    world.turn()
+
+    assert world.scheduler.record(A).failures == 1
+    assert world.scheduler.desired == set()
+
+
+def test_what_a_caller_has_waited_before_counts() -> None:
+    """A caller whose controller was restarted keeps its age, and its bound says so."""
+    world = box(model_spec("a"))
+    world.scheduler.request(LeaseId("l"), A, world.now, waited_s=7.0)
+    world.scheduler.request(LeaseId("m"), A, world.now)
+    old, new = world.scheduler.queue()
+
+    assert old.since_s == world.now - 7.0
+    assert old.bound_s == pytest.approx(7.0 + 10.0 + 300.0 + LOAD_SLACK + LOAD_MARGIN_S)
+    assert new.since_s == world.now
+
+
 # Coming and going.
 
 
