@@ -103,7 +103,8 @@ class Scheduler:
             self.record(model).forgive()
         self._check_hopeless(model, now)
         own, others = self._lines(model)
-        self._check_crowd(eta_s(own, others), deadline_s)
+        left_s = None if deadline_s is None else deadline_s - waited_s
+        self._check_crowd(eta_s(own, others), left_s)
         patience_s = self.rules.batch_patience_s if batch else None
         limits = {"quantum_s": self.rules.quantum_s, "request_limit_s": self.rules.request_limit_s}
         waiter = Waiter(
@@ -114,7 +115,7 @@ class Scheduler:
             bound_s=waited_s + bound_s(own, others, patience_s=patience_s, **limits),
             batch=batch,
             load_only=load_only,
-            until_s=None if deadline_s is None else now + deadline_s,
+            until_s=None if left_s is None else now + left_s,
         )
         self._callers.add(waiter)
 
