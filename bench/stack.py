@@ -96,6 +96,7 @@ def stack(
     config: str = "",
     listen: str | None = None,
     home: Path | None = None,
+    engine_socket: Path | None = None,
 ) -> Iterator[Stack]:
     """
     Bring up a stack and take it away again.
@@ -107,6 +108,7 @@ def stack(
         config: the text of `appliance.toml`.
         listen: the gateway's address; by default a free port of the loopback.
         home: a folder to be made and taken away again; by default one in the build folder.
+        engine_socket: the container engine as the controller sees it; by default the one that everybody uses.
 
     """
     owner = f"windlass-{name}-{os.getpid()}"
@@ -129,6 +131,7 @@ def stack(
         "WINDLASS_MEMORY_BUDGET": budget,
         "WINDLASS_LISTEN": listen or f"127.0.0.1:{free_port()}",
         "WINDLASS_CONFIG": str(home / "config" / "appliance.toml"),
+        "DOCKER_HOST": f"unix://{engine_socket}" if engine_socket else os.environ.get("DOCKER_HOST", ""),
     }
     place = places.choose_place(load_settings(environ), environ, config_exists=True)
     env_file = home / "appliance.env"
