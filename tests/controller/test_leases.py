@@ -118,8 +118,9 @@ async def test_a_closed_connection_gives_everything_back(folder: Path, machine: 
             other.ask("b", lease="3")
             await reaches("all are in", lambda: rig.pool.scheduler.waiting == 2)
             await client.close()
-            await other.grant("3")
+            granted = await other.grant("3")
 
+            assert granted.waited_s < 30.0, "it was the time limit that ended the first"
             assert {"3"} == set(rig.pool.scheduler.leases)
             assert 0 == rig.pool.scheduler.waiting
             assert {"3"} == set(rig.pool._callers)
