@@ -65,14 +65,16 @@ class Api:
 
     def stream(self, path: str, body: Mapping[str, object]) -> Iterator[Any]:
         """Send *body* to *path* and yield the events of the answer until it is done."""
-        with closing(self._connect(LOAD_PATIENCE_S)) as connection:
-            with closing(self._send(connection, "POST", path, body)) as response:
-                if response.status >= _REFUSED_FROM:
-                    raise _answer_error(response.status, self._read(response, LOAD_PATIENCE_S), url=self.url)
-                try:
-                    yield from _events(response)
-                except (OSError, http.client.HTTPException) as exc:
-                    raise UnreachableError(f"the answer of {self.url} broke off: {exc or type(exc).__name__}") from exc
+        with (
+            closing(self._connect(LOAD_PATIENCE_S)) as connection,
+            closing(self._send(connection, "POST", path, body)) as response,
+        ):
+            if response.status >= _REFUSED_FROM:
+                raise _answer_error(response.status, self._read(response, LOAD_PATIENCE_S), url=self.url)
+            try:
+                yield from _events(response)
+            except (OSError, http.client.HTTPException) as exc:
+                raise UnreachableError(f"the answer of {self.url} broke off: {exc or type(exc).__name__}") from exc
 
     def _exchange(self, method: str, path: str, body: Mapping[str, object] | None, patience_s: float, *, allowed: int = 0) -> Any:  # noqa: ANN401
         with closing(self._connect(patience_s)) as connection:
