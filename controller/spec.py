@@ -154,12 +154,16 @@ class WorkerSpec:
     devices: tuple[str, ...] = ()
     pids_limit: int = 256
 
-    @property
-    def spec_hash(self) -> str:
-        """
-        Return twelve hex digits that change when anything above does, but for the memory, which has a label of its own.
+    spec_hash: str = field(default="", init=False, repr=False, compare=False)
+    """
+    Twelve hex digits that change when anything above does, but for the memory, which has a label of its own.
 
-        A running worker with another hash is replaced; one that only has another limit keeps it until it stops.
-        """
-        parts = {key: value for key, value in asdict(self).items() if key != "memory_bytes"}
-        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:12]
+    A running worker with another hash is replaced; one that only has another limit keeps it until it stops. Every turn of the
+    controller compares it, so it is computed once.
+    """
+
+    def __post_init__(self) -> None:
+        """Compute the hash."""
+        parts = {key: value for key, value in asdict(self).items() if key not in ("memory_bytes", "spec_hash")}
+        digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+        object.__setattr__(self, "spec_hash", digest[:12])
