@@ -10,6 +10,7 @@ which comes with the first token of a stream and after the last one of a whole a
 """
 
 import asyncio
+import contextlib
 import itertools
 import json
 import random
@@ -25,6 +26,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from bench.rows import Row, at_most, console, exactly, publish
 from bench.stack import PROJECT, Stack, place_model, stack, wait_until
+from controller.errors import WindlassError
 
 MODELS: Final = tuple(f"mini-{letter}" for letter in "abcde")
 MINI: Final = PROJECT / "images" / "windlass-mini" / "gguf"
@@ -172,7 +174,9 @@ async def disturb(running: Stack, seconds: float) -> None:
 
 def _kill_busy_worker(running: Stack) -> str:
     while True:
-        workers = [w for w in running.api.get("/status")["workers"] if w["status"] == "ready"]
+        workers = []
+        with contextlib.suppress(WindlassError):  # the controller that was killed before may still be on its way back
+            workers = [w for w in running.api.get("/status")["workers"] if w["status"] == "ready"]
         for worker in sorted(workers, key=lambda w: -int(w["leases"])):
             argv = ["docker", "kill", running.worker(worker["model"])]
             if subprocess.run(argv, capture_output=True, check=False).returncode == 0:
