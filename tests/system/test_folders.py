@@ -237,7 +237,12 @@ def test_new_weights_are_served_at_the_next_load(world: Stack, caller: Caller, p
     (folder / ".new").rename(folder / next(MINI.glob("*.gguf")).name)
 
     def again() -> bool:
-        return caller.text(replaced) == text and started_at(world, replaced) != before
+        # While the new file is not known to be whole, the model is not registered, and callers are told so.
+        answer = caller.complete(replaced)
+        if answer.status_code != 200:
+            assert answer.status_code == 404, answer.text
+            return False
+        return answer.json()["choices"][0]["text"] == text and started_at(world, replaced) != before
 
     wait_until(again, "it is loaded from the new file", PATIENCE_S)
     assert row(world, replaced)["state"] == "resident"
