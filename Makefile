@@ -29,6 +29,9 @@ test: images ## run every test, on the real container engine
 test-fast: venv ## run the tests that need no engine, in less than a minute
 	@$(PYTHON) -m pytest -m "not engine and not system" -n auto $(PYTEST_ARGS)
 
+mutants: venv ## plant each of a hundred faults in the core, and see that the tests find it
+	@$(PYTHON) -m tests.mutants
+
 check: venv ## format, lint, types, import order, shell scripts, Dockerfiles
 	@images/setup.sh lint
 	@$(PYTHON) -m ruff format --check .
@@ -64,4 +67,4 @@ venv: .venv/.locked
 engine: venv
 	@images/setup.sh engine
 
-.PHONY: help run down images test test-fast check format lock capacity swap soak bench venv engine
+.PHONY: help run down images test test-fast mutants check format lock capacity swap soak bench venv engine
