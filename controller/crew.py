@@ -16,6 +16,7 @@ from controller.drivers.base import Driver
 from controller.errors import ContainerMissingError, EngineError, EngineUnavailableError, StoreError
 from controller.fleet import Fleet
 from controller.probes import readiness
+from controller.probes.kernel import read_memory_kills
 from controller.reconcile import Action, Create, Remove, Start, Stop
 from controller.spec import ModelName, ModelSpec, WorkerSpec
 from controller.state import Exit, ExitCause, RunId
@@ -66,7 +67,15 @@ class Crew:
 
     """
 
-    def __init__(self, *, driver: Driver, fleet: Fleet, owner: Owner, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        *,
+        driver: Driver,
+        fleet: Fleet,
+        owner: Owner,
+        clock: Callable[[], float],
+        count_memory_kills: Callable[[], int] = read_memory_kills,
+    ) -> None:
         """Know whom to ask and whom to tell."""
         self.engine_away: str | None = None
         self.models: Mapping[ModelName, ModelSpec] = {}
@@ -75,6 +84,8 @@ class Crew:
         self._fleet = fleet
         self._owner = owner
         self._clock = clock
+        self._count_memory_kills = count_memory_kills
+        self._memory_kills = count_memory_kills()
         self._stale = asyncio.Event()
         self._probing: set[tuple[ModelName, RunId]] = set()
         self._strikes: dict[tuple[ModelName, RunId], int] = {}
@@ -92,7 +103,8 @@ class Crew:
             if self.engine_away is not None:
                 log.info("engine.back")
                 self.engine_away = None
-            self._fleet.end_listing(number, containers)
+            killed_before, self._memory_kills = self._memory_kills, self._count_memory_kills()
+            self._fleet.end_listing(number, containers, memory_kills=self._memory_kills - killed_before)
             self._owner.look_again()
             return
 

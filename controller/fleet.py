@@ -7,11 +7,14 @@ return. So an overlay is dropped only by a listing that was asked for after the 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from controller.drivers.base import Container
 from controller.reconcile import Action, Create, Remove, Start, Stop
 from controller.spec import ModelName
-from controller.state import Exit, RunId, Status, Worker
+from controller.state import Exit, ExitCause, RunId, Status, Worker
+
+SIGKILLED: Final = 128 + 9
 
 
 @dataclass(slots=True, kw_only=True)
@@ -47,8 +50,17 @@ class Fleet:
         self._listings += 1
         return self._listings
 
-    def end_listing(self, number: int, containers: Sequence[Container]) -> None:
-        """Take what listing *number* has shown."""
+    def end_listing(self, number: int, containers: Sequence[Container], *, memory_kills: int = 0) -> None:
+        """
+        Take what listing *number* has shown.
+
+        Args:
+            number: of the listing.
+            containers: what it has shown.
+            memory_kills: how many processes the kernel has killed for want of memory since the listing before.
+
+        """
+        self._blame_memory(containers, memory_kills)
         self._containers = {c.model: c for c in containers}
         for model, acting in list(self.acting.items()):
             if acting.settled_at is not None and number > acting.settled_at:
@@ -106,6 +118,24 @@ class Fleet:
         """Return every worker, as far as anyone can tell."""
         seen = {model: self._worker(container) for model, container in self._containers.items()}
         return {model: worker for model, worker in seen.items() if worker is not None}
+
+    def _blame_memory(self, containers: Sequence[Container], memory_kills: int) -> None:
+        """
+        Find the runs that the kernel has killed for want of memory, although the engine knows of nobody who killed them.
+
+        The engine hears of the reason on another way than of the death, and once in some dozen times it never does.
+        """
+        ended = [(c, c.exit.cause) for c in containers if c.exit is not None and self._has_just_ended(c)]
+        unexplained = memory_kills - sum(cause is ExitCause.OUT_OF_MEMORY for _, cause in ended)
+        by_nobody = [c for c, cause in ended if cause is ExitCause.KILLED and not self._is(c.model, Stop, Remove)]
+        for container in by_nobody[: max(0, unexplained)]:
+            verdict = Exit(cause=ExitCause.OUT_OF_MEMORY, code=SIGKILLED, detail="the kernel killed for memory in that moment")
+            self._verdicts.setdefault((container.model, container.run), verdict)
+
+    def _has_just_ended(self, container: Container) -> bool:
+        """Say whether a run has ended since the last listing."""
+        before = self._containers.get(container.model)
+        return before is not None and not container.running and (before.running or before.run != container.run)
 
     def _worker(self, container: Container) -> Worker | None:
         model = container.model
