@@ -41,6 +41,10 @@ with open(sys.argv[1], "wb") as out:
 """
 
 
+TRIES = 3
+"""Docker 20.10 was seen to lose the reason of one memory kill in forty; the controller then asks the kernel, a driver cannot."""
+
+
 async def exit_of(driver: DockerDriver, model: ModelName) -> Exit:
     """Wait until the worker does not run, and return how it ended, as it is shown first."""
 
@@ -56,9 +60,12 @@ async def test_memory_taken_at_start_is_limited(driver: DockerDriver, place: Pla
     """A worker that wants more than its limit is killed by the kernel, and that is what is said of it."""
     await driver.create(place.spec(MODEL, "--allocate", "200"))
 
-    await driver.start(MODEL)
+    for _ in range(TRIES):
+        await driver.start(MODEL)
+        ended = await exit_of(driver, MODEL)
+        if ended.cause is ExitCause.OUT_OF_MEMORY:
+            break
 
-    ended = await exit_of(driver, MODEL)
     assert ended.cause is ExitCause.OUT_OF_MEMORY
 
 
