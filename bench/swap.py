@@ -25,8 +25,8 @@ NAME: Final = "one-and-a-half"
 MANIFEST: Final = "context = 2048\n"
 PROMPT: Final = "The captain looked at the sea and"
 TOKENS: Final = 16
-SWAP_OUT_S: Final = 1.0
-"""The goal is 0.3 s on a machine that does nothing else; this much is allowed where others compute at the same time."""
+SWAP_OUT_S: Final = 0.3
+"""The goal of the design, drain not counted."""
 SECTOR_BYTES: Final = 512
 OTHER_WRITES_BYTES: Final = 64 * MIB
 """What everything else on the machine may write meanwhile: logs, the engine's own state. The weights are 3 GB."""
