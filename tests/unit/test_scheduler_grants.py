@@ -1,0 +1,106 @@
+"""Who is served next, and what a grant says."""
+
+import pytest
+
+from controller.forecast import LOAD_MARGIN_S, LOAD_SLACK
+from controller.scheduler import Grant
+from controller.state import LeaseId
+from tests.core.box import A, B, box, hold, last, settle
+from tests.core.world import model_spec
+
+
+def test_callers_are_served_in_the_order_they_came_as_many_as_fit() -> None:
+    """A worker serves `parallel` callers, the oldest first, and the next as soon as one is done."""
+    world = box(model_spec("a", parallel=2))
+    first, second, third = (world.must_ask("a") for _ in range(3))
+    settle(world)
+    assert [g.lease for g in world.grants] == [first, second]
+    world.leave(second, served=True)
+    world.turn()
+
+    assert last(world.grants) == third
+
+
+def test_a_grant_tells_the_wait_and_what_was_promised() -> None:
+    """The grant carries run, wait and bound, so that anyone can check the promise."""
+    world = box(model_spec("a", load_s=2.0), quantum_s=10.0, request_limit_s=100.0)
+    lease = world.must_ask("a")
+    world.turn()
+    world.settle()
+    world.turn()
+    world.now += 4.0
+    world.settle()
+    world.turn()
+    grant = world.grants[0]
+
+    assert grant == Grant(
+        lease=lease, model=A, run=world.engine[A].run, waited_s=4.0, bound_s=110.0 + 2.0 * LOAD_SLACK + LOAD_MARGIN_S
+    )
+    assert world.scheduler.leases[lease].since_s == world.now
+    assert world.scheduler.leases[lease].limit_s == 100.0
+
+
+def test_whoever_only_loads_holds_no_lease() -> None:
+    """A load is answered when the model is ready, and takes nobody's place."""
+    world = box(model_spec("a"))
+    hold(world, A)
+    lease = world.must_ask("a", load_only=True)
+    world.turn()
+
+    assert last(world.grants) == lease
+    assert lease not in world.scheduler.leases
+
+
+def test_a_batch_caller_is_promised_its_patience_on_top() -> None:
+    """Who lets others go first is told so."""
+    world = box(model_spec("a"))
+    lease = {batch: world.must_ask("a", batch=batch) for batch in (True, False)}
+    bound_s = {w.lease: w.bound_s for w in world.scheduler.queue()}
+
+    assert bound_s[lease[True]] == pytest.approx(10.0 + 300.0 + LOAD_SLACK + LOAD_MARGIN_S + 30.0)
+    assert bound_s[lease[False]] == pytest.approx(2 * (10.0 + 300.0 + LOAD_SLACK + LOAD_MARGIN_S))
+
+
+def test_a_batch_caller_steps_back_for_a_while_only() -> None:
+    """After `batch_patience_s` a batch caller is served by its age."""
+    world = box(model_spec("a"), batch_patience_s=30.0)
+    busy = hold(world, A)
+    batch, eager = world.must_ask("a", batch=True), world.must_ask("a")
+    world.now += 29.9
+    world.leave(busy)
+    world.turn()
+    assert last(world.grants) == eager
+    world.must_ask("a")
+    world.now += 0.1
+    world.leave(eager)
+    world.turn()
+
+    assert last(world.grants) == batch
+
+
+def test_a_batch_caller_does_not_step_back_where_its_model_has_to_go() -> None:
+    """In the last quantum of a model, age alone counts: or a batch caller would lose its whole turn."""
+    world = box(model_spec("a"), model_spec("b"))
+    busy = hold(world, A)
+    batch = world.must_ask("a", batch=True)
+    world.must_ask("a")
+    world.must_ask("b")
+    world.turn()
+    world.leave(busy)
+    world.turn()
+
+    assert last(world.grants) == batch
+
+
+def test_the_queue_can_be_looked_at() -> None:
+    """Waiters are listed by age over all models, and counted."""
+    world = box(model_spec("a"), model_spec("b"))
+    leases = [world.must_ask(m) for m in "aba"]
+
+    assert [w.lease for w in world.scheduler.queue()] == leases
+    assert world.scheduler.waiting == 3
+    assert world.scheduler.has_callers(B)
+    world.leave(leases[1])
+    assert not world.scheduler.has_callers(B)
+    world.leave(LeaseId("nobody"))
+    assert world.scheduler.waiting == 2
