@@ -172,6 +172,17 @@ class Scheduler:
         return self._drains.current
 
     @property
+    def arriving(self) -> tuple[ModelName, ...]:
+        """
+        Who comes as soon as memory is back: who is wanted and has not been started, then those for whom others are drained.
+
+        A guess that helps to get ready: a drain ends without an arrival if the claimant's callers go.
+        """
+        entered = sorted(m for m in self.desired if self._residency.is_gone(m))
+        claimants = (d.claimant for d in self.drains.values() if d.claimant is not None)
+        return tuple(dict.fromkeys([*entered, *claimants]))
+
+    @property
     def rules(self) -> Rules:
         """The rules as they are now."""
         return self._residency.rules

@@ -1,5 +1,6 @@
 """Busy models that must go: whom they still serve."""
 
+from controller.state import Status
 from tests.core.box import A, B, C, box, hold, last, settle
 from tests.core.world import model_spec
 
@@ -142,3 +143,27 @@ def test_a_caller_keeps_its_worker_from_younger_claims_when_the_older_claim_is_s
 
     assert caller in world.held
     assert world.scheduler.desired == {victim, C}
+
+
+def test_who_is_about_to_come_can_be_prepared_for() -> None:
+    """A model is arriving from the drain begun for it, or the eviction, until its worker starts; not if its caller hangs up."""
+    world = box(model_spec("a"), model_spec("b"), model_spec("c"))
+    assert world.scheduler.arriving == ()
+    busy = hold(world, A)
+    claim = world.must_ask("b")
+    world.turn()
+    assert world.scheduler.arriving == (B,)
+    world.leave(busy)
+    world.turn()
+    assert world.engine[A].status is Status.STOPPING
+    assert world.scheduler.arriving == (B,)
+    settle(world)
+    assert world.scheduler.arriving == ()
+
+    gone = world.must_ask("c")
+    world.turn()
+    assert world.scheduler.arriving == (C,)
+    world.leave(gone)
+    world.turn()
+    assert world.scheduler.arriving == ()
+    assert claim in world.held
