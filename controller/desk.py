@@ -142,10 +142,14 @@ class Desk:
     async def load(self, arguments: Arguments) -> dict[str, Any]:
         """Load a model, and wait for it unless told not to."""
         spec, wait = self._model(arguments), _flag(arguments, "wait", default=True)
-        if not wait:
-            self._pool.begin_load(spec.name)
+        try:
+            if not wait:
+                self._pool.begin_load(spec.name)
+            seconds = await self._pool.load(spec.name) if wait else None
+        except RefusedError as exc:
+            raise self._pool.explain(exc, spec.name) from exc
+        if seconds is None:
             return {"model": spec.name, "state": "resident" if self._pool.is_resident(spec.name) else "loading", "seconds": 0.0}
-        seconds = await self._pool.load(spec.name)
         return {
             "model": spec.name,
             "state": "resident",
@@ -262,7 +266,7 @@ class Desk:
             raise RefusedError(Reason.MALFORMED, f"wanted the name of a model, got {name!r}")
         spec = self._pool.models.get(ModelName(name))
         if spec is None:
-            raise unknown_model(name, self._pool.models)
+            raise self._pool.explain(unknown_model(name, self._pool.models), name)
         return spec
 
 

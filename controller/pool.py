@@ -9,13 +9,14 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, Protocol
 
 import structlog
 
 from controller import engines
+from controller.budget import Budget
 from controller.crew import Crew, kept_up
 from controller.drivers.base import Driver
 from controller.errors import Reason, RefusedError
@@ -69,6 +70,8 @@ class Pool:
         scheduler: the decisions.
         models: the registered models.
         workers: the workers, as the last turn saw them.
+        budget: the memory they share.
+        why_absent: why a name is no registered model yet, if somebody knows.
 
     """
 
@@ -82,6 +85,8 @@ class Pool:
         self.scheduler = Scheduler(rules, {}, {}, clock())
         self.models: Mapping[ModelName, ModelSpec] = {}
         self.workers: Mapping[ModelName, Worker] = {}
+        self.budget = Budget(rules.budget_bytes)
+        self.why_absent: Callable[[str], RefusedError | None] = lambda _: None
         self._crew = Crew(driver=driver, fleet=self.fleet, owner=self, clock=clock)
         self._rules = rules
         self._specs: Mapping[ModelName, WorkerSpec] = {}
@@ -100,6 +105,7 @@ class Pool:
             await self._crew.look()
             self.workers = self.fleet.workers()
             self.scheduler = Scheduler(self._rules, self.models, self.workers, self.clock())
+            self.scheduler.set_budget(self.budget_bytes)
             self._outdate()
             self._adopted.set()
             log.info("pool.adopted", workers=sorted(self.scheduler.desired))
@@ -147,7 +153,8 @@ class Pool:
                 deadline_s=message.deadline_s,
                 waited_s=message.waited_s,
             )
-        except RefusedError as exc:
+        except RefusedError as refusal:
+            exc = self.explain(refusal, message.ask.model)
             listener.send(
                 Refused(id=message.id, reason=exc.reason, message=str(exc), retry_after_s=exc.retry_after_s, details=exc.details)
             )
@@ -255,7 +262,23 @@ class Pool:
     @property
     def budget_bytes(self) -> int:
         """The memory that models may take together."""
-        return self._rules.budget_bytes
+        return self.budget.left_bytes
+
+    def set_aside(self, what: str, size_bytes: int) -> None:
+        """Keep that much of the budget from the models; what it does not hold any more is drained. 0 gives it back."""
+        self.budget.set_aside(what, size_bytes)
+        self.scheduler.set_budget(self.budget_bytes)
+        self.look_again()
+
+    def explain(self, refusal: RefusedError, model: str | None) -> RefusedError:
+        """Say more than a refusal does where the model is only being built, or memory is only set aside."""
+        if refusal.reason is Reason.UNKNOWN_MODEL and model is not None:
+            return self.why_absent(model) or refusal
+        spec = self.models.get(ModelName(model or ""))
+        if spec is None:
+            return refusal
+        pinned = (self.models[m] for m in self.scheduler.desired if m != spec.name and m in self.models and self.models[m].pinned)
+        return self.budget.explain(refusal, spec, pinned_bytes=sum(one.footprint.total_bytes for one in pinned))
 
     @property
     def engine_away(self) -> str | None:
@@ -319,7 +342,7 @@ class Pool:
         self._crew.greet(tasks)
 
     def _act(self, desired: frozenset[ModelName], tasks: asyncio.TaskGroup, now: float) -> None:
-        actions = diff(desired, self.workers, self._specs, self._rules.budget_bytes)
+        actions = diff(desired, self.workers, self._specs, self.budget_bytes)
         if not actions and not self.fleet.acting:
             self._unmade = {m: until_s for m, until_s in self._unmade.items() if now < until_s}
             spare = prepare(self.workers, self._specs, without=self._unmade.keys())
@@ -357,8 +380,15 @@ class Pool:
             if isinstance(answer, Grant):
                 caller.waited_s, caller.granted_s = answer.waited_s, self.clock()
                 caller.listener.send(self._granted(answer, caller.route))
+            elif isinstance(answer, Refusal):
+                caller.listener.send(_message(self._explained(answer, caller)))
             else:
                 caller.listener.send(_message(answer))
+
+    def _explained(self, answer: Refusal, caller: Caller) -> Refusal:
+        said = RefusedError(answer.reason, answer.message, retry_after_s=answer.retry_after_s)
+        exc = self.explain(said, caller.route.model if caller.route else None)
+        return replace(answer, reason=exc.reason, message=str(exc), retry_after_s=exc.retry_after_s)
 
     def _note_broken(self, revocation: Revocation, caller: Caller) -> None:
         report = Release(id=revocation.lease, outcome="error")
