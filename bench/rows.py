@@ -1,5 +1,5 @@
 """
-The rows of a measurement: a table for people, `build/bench/<name>.json` for programs.
+The rows of a measurement: a table for people, `build/bench/<name>.json` for programs, with the series behind them for plots.
 
 A row says what was measured, in which unit, what it should be, what others published and what physics allows, so that nobody has
 to look those up beside it.
@@ -7,10 +7,10 @@ to look those up beside it.
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
@@ -35,7 +35,7 @@ class Row:
         goal: what it should be, in words such as `<= 0.3`; empty where there is none.
         published: what was published for comparable hardware; empty if nothing was.
         limit: what cannot be beaten, measured in the same run where it can be.
-        ok: the goal is met; `None` where there is none.
+        met: whether the goal is met; `None` where there is none.
 
     """
 
@@ -45,38 +45,54 @@ class Row:
     goal: str = ""
     published: str = ""
     limit: str = ""
-    ok: bool | None = None
+    met: bool | None = None
 
 
 def at_most(name: str, value: float, unit: str, most: float, *, published: str = "", limit: str = "") -> Row:
     """Make a row whose value must not exceed *most*."""
-    return Row(name=name, value=value, unit=unit, goal=f"<= {most:g}", published=published, limit=limit, ok=value <= most)
+    return Row(name=name, value=value, unit=unit, goal=f"<= {most:g}", published=published, limit=limit, met=value <= most)
 
 
 def at_least(name: str, value: float, unit: str, least: float, *, published: str = "", limit: str = "") -> Row:
     """Make a row whose value must reach *least*."""
-    return Row(name=name, value=value, unit=unit, goal=f">= {least:g}", published=published, limit=limit, ok=value >= least)
+    return Row(name=name, value=value, unit=unit, goal=f">= {least:g}", published=published, limit=limit, met=value >= least)
 
 
-def exactly(name: str, value: float | str, wanted: float | str, *, unit: str = "", published: str = "") -> Row:
+def below(name: str, value: float, unit: str, other: float, *, than: str, published: str = "", limit: str = "") -> Row:
+    """Make a row whose value must be less than another that was measured in the same run, and say *than* whose it was."""
+    goal = f"< {_figure(other)} ({than})"
+    return Row(name=name, value=value, unit=unit, goal=goal, published=published, limit=limit, met=value < other)
+
+
+def exactly(name: str, value: float | str, wanted: float | str, *, unit: str = "", published: str = "", limit: str = "") -> Row:
     """Make a row whose value must be *wanted*."""
-    return Row(name=name, value=value, unit=unit, goal=f"= {wanted}", published=published, ok=value == wanted)
+    return Row(name=name, value=value, unit=unit, goal=f"= {wanted}", published=published, limit=limit, met=value == wanted)
 
 
-def publish(name: str, title: str, rows: Sequence[Row]) -> bool:
-    """Print the table, write the JSON, and say whether every goal was met."""
+def publish(name: str, title: str, rows: Sequence[Row], *, series: Mapping[str, Any] | None = None) -> bool:
+    """
+    Print the table, write the JSON, and say whether every goal was met.
+
+    Args:
+        name: of the file, `build/bench/<name>.json`.
+        title: above the table.
+        rows: what was measured.
+        series: figures over time or over load that the rows are the sum of, as plain JSON values; the plots are made of them.
+
+    """
     table = Table(title=title, title_justify="left")
     for heading in ("measured", "value", "goal", "published", "limit", "met"):
         table.add_column(heading, justify="right" if heading == "value" else "left")
     for row in rows:
-        met = "" if row.ok is None else "[green]yes[/]" if row.ok else "[red]no[/]"
+        met = "" if row.met is None else "[green]yes[/]" if row.met else "[red]no[/]"
         table.add_row(row.name, f"{_figure(row.value)} {row.unit}".rstrip(), row.goal, row.published, row.limit, met)
     console.print(table)
     OUT.mkdir(parents=True, exist_ok=True)
     path = OUT / f"{name}.json"
-    path.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n", encoding="utf-8")
+    content = {"title": title, "rows": [asdict(row) for row in rows], "series": dict(series or {})}
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     console.print(f"written to {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")
-    return all(row.ok is not False for row in rows)
+    return all(row.met is not False for row in rows)
 
 
 def _figure(value: float | str) -> str:

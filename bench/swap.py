@@ -5,16 +5,14 @@ It is asked the same question before and after, at temperature 0. It comes in tw
 and cold, when they have been dropped and that has been checked.
 """
 
-import ctypes
-import mmap
 import os
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
+from bench.disk import cached_share, disk_count, drop_pages
 from bench.rows import Row, at_most, console, exactly, publish
 from bench.stack import Stack, place_model, stack
 from bench.supply import model
@@ -27,50 +25,8 @@ PROMPT: Final = "The captain looked at the sea and"
 TOKENS: Final = 16
 SWAP_OUT_S: Final = 0.3
 """The goal of the design, drain not counted."""
-SECTOR_BYTES: Final = 512
 OTHER_WRITES_BYTES: Final = 64 * MIB
 """What everything else on the machine may write meanwhile: logs, the engine's own state. The weights are 3 GB."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DiskCount:
-    """Bytes a block device has read and written since boot, as `/proc/diskstats` counts them."""
-
-    read_bytes: int
-    written_bytes: int
-
-
-def disk_count(path: Path) -> DiskCount:
-    """Read the counters of the device that *path* is on."""
-    device = path.stat().st_dev
-    wanted = [str(os.major(device)), str(os.minor(device))]
-    for line in Path("/proc/diskstats").read_text(encoding="ascii").splitlines():
-        fields = line.split()
-        if fields[:2] == wanted:
-            return DiskCount(read_bytes=int(fields[5]) * SECTOR_BYTES, written_bytes=int(fields[9]) * SECTOR_BYTES)
-    raise SystemExit(f"{path} is on no block device that /proc/diskstats counts; put build/ on a disk")
-
-
-def cached_share(path: Path) -> float:
-    """Return the share of a file's pages that are in the page cache, by mincore(2)."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    # Private and writable, since only a writable mapping lends its address; nothing is written.
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE) as pages:
-        length = len(pages)
-        present = (ctypes.c_ubyte * -(-length // mmap.PAGESIZE))()
-        first = ctypes.c_char.from_buffer(pages)
-        failed = libc.mincore(ctypes.byref(first), ctypes.c_size_t(length), present)
-        del first  # the mapping cannot be closed while its address is lent
-    if failed:
-        raise OSError(ctypes.get_errno(), f"mincore of {path}")
-    return sum(byte & 1 for byte in bytes(present)) / len(present)
-
-
-def drop_pages(path: Path) -> None:
-    """Take a file's pages out of the page cache, as far as nobody maps them."""
-    os.sync()
-    with path.open("rb") as file:
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def ask(running: Stack) -> str:
