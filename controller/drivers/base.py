@@ -50,14 +50,14 @@ class Usage:
         limit_bytes: the kernel kills beyond this.
         anon_bytes: private memory, which only the end of the process gives back.
         file_bytes: pages of files charged to it, which the kernel can drop and read again.
-        peak_bytes: the most that was ever charged, where the kernel tells; else what is charged now.
+        refault_bytes: pages of files that it dropped and had to read again, since it was started.
 
     """
 
     limit_bytes: int
     anon_bytes: int
     file_bytes: int
-    peak_bytes: int
+    refault_bytes: int
 
     @property
     def charged_bytes(self) -> int:

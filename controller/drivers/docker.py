@@ -27,6 +27,7 @@ from docker.types import CancellableStream
 
 from controller.drivers.base import Container, EngineEvent, EngineInfo, Usage
 from controller.drivers.cgroup import parse_usage
+from controller.drivers.cgroup_files import CgroupFiles
 from controller.drivers.sealing import container_body, container_name
 from controller.errors import ContainerMissingError, EngineError, EngineUnavailableError
 from controller.spec import LABEL_MEMORY, LABEL_MODEL, LABEL_OWNER, LABEL_SPEC, ModelName, WorkerSpec
@@ -88,6 +89,8 @@ class DockerDriver:
         self._usage_threads = ThreadPoolExecutor(_USAGE_THREADS, thread_name_prefix="engine-usage")
         self._ended: dict[str, tuple[Container, float]] = {}
         self._killed: set[str] = set()
+        self._ids: dict[ModelName, str] = {}
+        self._cgroups = CgroupFiles()
 
     async def list(self) -> Sequence[Container]:
         """Return every container of this owner, running or not, in the order of their models."""
@@ -174,6 +177,9 @@ class DockerDriver:
             EngineError: it does not run, or the kernel does not count memory.
 
         """
+        container = self._ids.get(model)
+        if container is not None and (seen := await asyncio.to_thread(self._cgroups.read, container)) is not None:
+            return seen
 
         def usage(client: _Client) -> Usage:
             # `one_shot` spares the engine's second sample. Before version 25 it still waits for the tick of a collector that
@@ -272,7 +278,9 @@ class DockerDriver:
 
     def _list(self, client: _Client) -> Sequence[Container]:
         found = []
-        for row in client.containers(all=True, filters=_labelled(self._owner)):
+        rows = client.containers(all=True, filters=_labelled(self._owner))
+        self._ids = {ModelName(row["Labels"][LABEL_MODEL]): row["Id"] for row in rows}
+        for row in rows:
             with suppress(docker.errors.NotFound):  # removed since it was listed
                 found.append(self._look(client, row))
         return sorted(found, key=lambda container: container.model)

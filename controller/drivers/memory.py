@@ -25,7 +25,8 @@ class _Box:
     shown: Container
     spec: WorkerSpec
     anon_bytes: int = 0
-    peak_bytes: int = 0
+    file_bytes: int = 0
+    refault_bytes: int = 0
     lines: list[str] = field(default_factory=list)
 
 
@@ -72,7 +73,12 @@ class MemoryEngine:
             self.crashed(owner, model, cause=ExitCause.OUT_OF_MEMORY)
         else:
             box.anon_bytes = anon_bytes
-            box.peak_bytes = max(box.peak_bytes, anon_bytes)
+
+    def mapped(self, owner: str, model: ModelName, file_bytes: int, *, refault_bytes: int = 0) -> None:
+        """Let a running worker have *file_bytes* of files in memory, after it had to read *refault_bytes* of them again."""
+        box = self.box(owner, model)
+        box.file_bytes = file_bytes
+        box.refault_bytes += refault_bytes
 
     def wrote(self, owner: str, model: ModelName, line: str) -> None:
         """Let a worker write a line of log."""
@@ -130,7 +136,7 @@ class MemoryEngine:
         if not box.shown.running:
             self._runs += 1
             box.shown = replace(box.shown, running=True, run=RunId(f"run-{self._runs}"), exit=None)
-            box.anon_bytes = box.peak_bytes = 0
+            box.anon_bytes = box.file_bytes = box.refault_bytes = 0
             self.tell(owner, model, "start")
 
     def ended(self, owner: str, box: _Box, how: Exit) -> None:
@@ -217,7 +223,12 @@ class MemoryDriver:
         box = self.engine.box(self._owner, model)
         if not box.shown.running:
             raise EngineError(f"usage of {model}: wanted its memory, got no figures; it does not run")
-        return Usage(limit_bytes=box.spec.memory_bytes, anon_bytes=box.anon_bytes, file_bytes=0, peak_bytes=box.peak_bytes)
+        return Usage(
+            limit_bytes=box.spec.memory_bytes,
+            anon_bytes=box.anon_bytes,
+            file_bytes=box.file_bytes,
+            refault_bytes=box.refault_bytes,
+        )
 
     async def logs(self, model: ModelName, *, tail: int) -> str:
         """Return the last *tail* lines the worker wrote."""

@@ -38,14 +38,14 @@ def test_version_1_is_read_with_its_children() -> None:
     """The totals count the whole container, and the kernel's own peak is kept."""
     usage = parse_usage(V1)
 
-    assert usage == Usage(limit_bytes=64 * MIB, anon_bytes=8 * MIB, file_bytes=30 * MIB, peak_bytes=50 * MIB)
+    assert usage == Usage(limit_bytes=64 * MIB, anon_bytes=8 * MIB, file_bytes=30 * MIB, refault_bytes=0)
 
 
 def test_version_2_counts_shared_memory_as_private() -> None:
     """Shared memory cannot be read again from anywhere; without a peak the peak is what is charged now."""
     usage = parse_usage(V2)
 
-    assert usage == Usage(limit_bytes=64 * MIB, anon_bytes=10 * MIB, file_bytes=30 * MIB, peak_bytes=40 * MIB)
+    assert usage == Usage(limit_bytes=64 * MIB, anon_bytes=10 * MIB, file_bytes=30 * MIB, refault_bytes=0)
 
 
 def test_version_1_without_totals_is_read_too() -> None:
@@ -54,7 +54,7 @@ def test_version_1_without_totals_is_read_too() -> None:
 
     usage = parse_usage({"usage": 10 * MIB, "limit": 64 * MIB, "stats": stats})
 
-    assert usage == Usage(limit_bytes=64 * MIB, anon_bytes=7 * MIB, file_bytes=3 * MIB, peak_bytes=10 * MIB)
+    assert usage == Usage(limit_bytes=64 * MIB, anon_bytes=7 * MIB, file_bytes=3 * MIB, refault_bytes=0)
 
 
 @pytest.mark.parametrize("nothing", [{}, {"stats": {}}, {"stats": None, "usage": 0}, {"usage": None}])
@@ -69,4 +69,4 @@ def test_figures_of_a_strange_type_count_as_absent() -> None:
     """What is no number is left out rather than believed."""
     usage = parse_usage({"limit": "max", "usage": 1, "stats": {"anon": None, "file": 5}})
 
-    assert usage == Usage(limit_bytes=0, anon_bytes=0, file_bytes=5, peak_bytes=5)
+    assert usage == Usage(limit_bytes=0, anon_bytes=0, file_bytes=5, refault_bytes=0)
