@@ -38,7 +38,7 @@ class Measured:
 
     Attributes:
         anon_bytes: the most private memory seen.
-        peak_bytes: the most that was ever charged, pages of files included.
+        mapped_bytes: the most pages of files seen in memory; those that another worker had read before are not among them.
         longest_tokens: the longest request served, prompt and answer together.
         out_of_memory_bytes: the largest limit at which the kernel killed it; 0 for never.
         load_s: seconds from the decision to ready, the recent ones weighing more; 0 if it never became ready.
@@ -50,7 +50,7 @@ class Measured:
     """
 
     anon_bytes: int = 0
-    peak_bytes: int = 0
+    mapped_bytes: int = 0
     longest_tokens: int = 0
     out_of_memory_bytes: int = 0
     load_s: float = 0.0

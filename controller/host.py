@@ -39,7 +39,8 @@ class Host:
 
     def ledger_key(self, model: ModelSpec) -> LedgerKey:
         """Return what a measurement of *model* holds for here."""
-        return LedgerKey.of(model, image=self.sites[model.engine].image, device=self.device)
+        site = self.sites[model.engine]
+        return LedgerKey.of(model, image=site.image, device=self.device, options=site.options)
 
 
 class WorkerSpecs(Mapping[ModelName, WorkerSpec]):

@@ -178,7 +178,7 @@ class Meter:
             usage = self.usage[model] = await self._driver.usage(model)
             if spec is not None:
                 key = self._host.ledger_key(spec)
-                self.ledger.saw_memory(key, anon_bytes=usage.anon_bytes, peak_bytes=usage.peak_bytes)
+                self.ledger.saw_memory(key, anon_bytes=usage.anon_bytes, mapped_bytes=usage.file_bytes)
 
     async def _flush(self) -> None:
         try:

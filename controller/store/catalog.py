@@ -24,7 +24,7 @@ from controller.errors import ConfigError, ModelError
 from controller.footprint import Measured, resolve
 from controller.spec import Footprint, ModelName, ModelSpec
 from controller.store.folder import NOT_OURS, File, check_readable, find_clashes, is_model, list_files, printable
-from controller.store.ledger import Ledger, LedgerKey
+from controller.store.ledger import Ledger, LedgerKey, options_text
 from controller.store.manifest import FILE_NAME, Manifest, read_manifest
 from controller.store.weights import Weights, read_weights
 
@@ -224,13 +224,15 @@ class Scanner:
     def _measured(self, found: _Found) -> Measured | None:
         if self._ledger is None:
             return None
+        settings = self._settings.engine(found.engine.name)
         key = LedgerKey(
             engine=found.engine.name,
-            image=self._settings.engine(found.engine.name).image,
+            image=settings.image,
             digest=found.digest,
             context_tokens=found.context_tokens,
             parallel=found.manifest.parallel,
             device=self._device,
+            options=options_text(settings.options),
         )
         return self._ledger.find(key)
 

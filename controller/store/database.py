@@ -36,6 +36,20 @@ MIGRATIONS: Final[tuple[str, ...]] = (
         rate_limit_per_min INTEGER, created_at TEXT NOT NULL, revoked_at TEXT
     ) WITHOUT ROWID;
     """,
+    # A table of its own, since a key cannot be widened in place; what was measured before there were options is taken over as
+    # measured without any, and the pages of files that were seen then are not known.
+    """
+    CREATE TABLE measured (
+        engine TEXT NOT NULL, image TEXT NOT NULL, digest TEXT NOT NULL, context_tokens INTEGER NOT NULL,
+        parallel INTEGER NOT NULL, device TEXT NOT NULL, options TEXT NOT NULL,
+        anon_bytes INTEGER NOT NULL, mapped_bytes INTEGER NOT NULL, longest_tokens INTEGER NOT NULL,
+        out_of_memory_bytes INTEGER NOT NULL, load_s REAL NOT NULL, load_worst_s REAL NOT NULL, tokens_per_s REAL NOT NULL,
+        loads INTEGER NOT NULL, requests INTEGER NOT NULL,
+        PRIMARY KEY (engine, image, digest, context_tokens, parallel, device, options)
+    ) WITHOUT ROWID;
+    INSERT INTO measured SELECT engine, image, digest, context_tokens, parallel, device, '', anon_bytes, 0, longest_tokens,
+        out_of_memory_bytes, load_s, load_worst_s, tokens_per_s, loads, requests FROM ledger;
+    """,
 )
 """The schema, one step a version: `user_version` counts how many were applied."""
 

@@ -5,11 +5,13 @@ The table lives in memory and every answer comes from there; `flush` writes what
 what this run has learnt, and nothing else.
 """
 
+import json
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import astuple, dataclass, fields, replace
 from typing import Final
 
+from controller.engines.base import NO_OPTIONS, Options
 from controller.footprint import Measured
 from controller.spec import ModelSpec
 from controller.store.database import Database
@@ -22,7 +24,19 @@ WORST_SHARE: Final = 0.9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerKey:
-    """What a measurement holds for; a change of any of it makes it another model, as far as memory and speed go."""
+    """
+    What a measurement holds for; a change of any of it makes it another model, as far as memory and speed go.
+
+    Attributes:
+        engine: the name of the engine.
+        image: its image's tag, which names its version.
+        digest: the weights.
+        context_tokens: prompt and answer together, for one caller.
+        parallel: how many callers it serves at once.
+        device: what it runs on.
+        options: the engine's switches, written the same way every time: the type of the KV cache and the size of a batch, say.
+
+    """
 
     engine: str
     image: str
@@ -30,10 +44,11 @@ class LedgerKey:
     context_tokens: int
     parallel: int
     device: str
+    options: str = ""
 
     @classmethod
-    def of(cls, model: ModelSpec, *, image: str, device: str) -> "LedgerKey":
-        """Return the key of *model* run by *image* on *device*."""
+    def of(cls, model: ModelSpec, *, image: str, device: str, options: Options = NO_OPTIONS) -> "LedgerKey":
+        """Return the key of *model* run by *image* on *device* with *options*."""
         return cls(
             engine=model.engine,
             image=image,
@@ -41,6 +56,7 @@ class LedgerKey:
             context_tokens=model.context_tokens,
             parallel=model.parallel,
             device=device,
+            options=options_text(options),
         )
 
 
@@ -59,7 +75,7 @@ class Ledger:
         self._lock = threading.Lock()
         self._rows: dict[LedgerKey, Measured] = {}
         self._changed: set[LedgerKey] = set()
-        for row in database.read(f"SELECT {', '.join(_COLUMNS)} FROM ledger"):  # noqa: S608  # names of our own fields
+        for row in database.read(f"SELECT {', '.join(_COLUMNS)} FROM measured"):  # noqa: S608  # names of our own fields
             named = dict(zip(_COLUMNS, row, strict=True))
             key = LedgerKey(**{name: named[name] for name in _KEY})  # type: ignore[arg-type]  # the schema types them
             self._rows[key] = Measured(**{name: named[name] for name in _VALUE})  # type: ignore[arg-type]
@@ -73,10 +89,10 @@ class Ledger:
         with self._lock:
             return dict(self._rows)
 
-    def saw_memory(self, key: LedgerKey, *, anon_bytes: int, peak_bytes: int) -> None:
+    def saw_memory(self, key: LedgerKey, *, anon_bytes: int, mapped_bytes: int) -> None:
         """Note the memory of a running worker; only a new maximum changes anything."""
         self._update(
-            key, lambda m: replace(m, anon_bytes=max(m.anon_bytes, anon_bytes), peak_bytes=max(m.peak_bytes, peak_bytes))
+            key, lambda m: replace(m, anon_bytes=max(m.anon_bytes, anon_bytes), mapped_bytes=max(m.mapped_bytes, mapped_bytes))
         )
 
     def saw_load(self, key: LedgerKey, *, load_s: float) -> None:
@@ -140,7 +156,12 @@ class Ledger:
 _KEY: Final = tuple(field.name for field in fields(LedgerKey))
 _VALUE: Final = tuple(field.name for field in fields(Measured))
 _COLUMNS: Final = _KEY + _VALUE
-_UPSERT: Final = f"INSERT OR REPLACE INTO ledger ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608
+_UPSERT: Final = f"INSERT OR REPLACE INTO measured ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608
+
+
+def options_text(options: Options) -> str:
+    """Write an engine's switches so that the same ones give the same text; none of them is an empty text."""
+    return json.dumps(dict(options), sort_keys=True) if options else ""
 
 
 def _recent(average: float, newest: float) -> float:

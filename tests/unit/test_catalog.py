@@ -161,7 +161,7 @@ def test_ledger_replaces_what_was_assumed(models: Path, tmp_path: Path) -> None:
     ledger = Ledger(database)
     key = LedgerKey.of(only(models), image="windlass/llama-cpp:local", device="cpu")
     ledger.saw_load(key, load_s=9.0)
-    ledger.saw_memory(key, anon_bytes=2**30, peak_bytes=2**30)
+    ledger.saw_memory(key, anon_bytes=2**30, mapped_bytes=2**30)
     (model,) = scanner(models, ledger).scan().models
     database.close()
 

@@ -1,5 +1,6 @@
 """The ledger: what was measured, remembered over restarts, and never a reason to stop."""
 
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -8,8 +9,8 @@ import pytest
 
 from controller.errors import StoreError
 from controller.footprint import Measured
-from controller.store.database import Database, open_database
-from controller.store.ledger import Ledger, LedgerKey
+from controller.store.database import MIGRATIONS, Database, open_database
+from controller.store.ledger import Ledger, LedgerKey, options_text
 
 KEY = LedgerKey(engine="llama-cpp", image="windlass/llama-cpp:1", digest="d", context_tokens=2048, parallel=1, device="cpu")
 
@@ -30,10 +31,10 @@ def test_nothing_is_known_of_what_never_ran(database: Database) -> None:
 def test_memory_is_the_most_that_was_seen(database: Database) -> None:
     """Each of the two maxima is kept by itself."""
     ledger = Ledger(database)
-    ledger.saw_memory(KEY, anon_bytes=10, peak_bytes=50)
-    ledger.saw_memory(KEY, anon_bytes=20, peak_bytes=40)
+    ledger.saw_memory(KEY, anon_bytes=10, mapped_bytes=50)
+    ledger.saw_memory(KEY, anon_bytes=20, mapped_bytes=40)
 
-    assert Measured(anon_bytes=20, peak_bytes=50) == ledger.find(KEY)
+    assert Measured(anon_bytes=20, mapped_bytes=50) == ledger.find(KEY)
 
 
 def test_load_time_follows_the_recent_and_remembers_the_worst(database: Database) -> None:
@@ -74,10 +75,11 @@ def test_kill_at_a_limit_is_remembered(database: Database) -> None:
         replace(KEY, context_tokens=4096),
         replace(KEY, parallel=2),
         replace(KEY, device="cuda"),
+        replace(KEY, options=options_text({"kv_type": "q8_0"})),
     ],
 )
 def test_a_measurement_holds_for_exactly_one_combination(database: Database, other: LedgerKey) -> None:
-    """Another engine, version, file, context, width or device knows nothing of it."""
+    """Another engine, version, file, context, width, device or switch knows nothing of it."""
     ledger = Ledger(database)
     ledger.saw_load(KEY, load_s=1.0)
 
@@ -88,7 +90,7 @@ def test_flushed_figures_are_there_after_a_restart(database: Database) -> None:
     """What was flushed comes back whole; what was not is gone."""
     ledger = Ledger(database)
     ledger.saw_load(KEY, load_s=1.5)
-    ledger.saw_memory(KEY, anon_bytes=10, peak_bytes=50)
+    ledger.saw_memory(KEY, anon_bytes=10, mapped_bytes=50)
     ledger.saw_request(KEY, tokens=7, tokens_per_s=3.5)
     flushed = ledger.flush()
     ledger.saw_load(replace(KEY, digest="later"), load_s=1.0)
@@ -100,9 +102,9 @@ def test_flushed_figures_are_there_after_a_restart(database: Database) -> None:
 def test_only_what_changed_is_written(database: Database) -> None:
     """A second flush has nothing to do, and a maximum that was not beaten changes nothing."""
     ledger = Ledger(database)
-    ledger.saw_memory(KEY, anon_bytes=10, peak_bytes=50)
+    ledger.saw_memory(KEY, anon_bytes=10, mapped_bytes=50)
     ledger.flush()
-    ledger.saw_memory(KEY, anon_bytes=9, peak_bytes=50)
+    ledger.saw_memory(KEY, anon_bytes=9, mapped_bytes=50)
 
     assert 0 == ledger.flush()
 
@@ -111,10 +113,35 @@ def test_failed_flush_is_tried_again(database: Database) -> None:
     """A full disk loses no figure: the next flush that can write writes it."""
     ledger = Ledger(database)
     ledger.saw_load(KEY, load_s=1.0)
-    database.write("ALTER TABLE ledger RENAME TO hidden")
+    database.write("ALTER TABLE measured RENAME TO hidden")
     with pytest.raises(StoreError):
         ledger.flush()
-    database.write("ALTER TABLE hidden RENAME TO ledger")
+    database.write("ALTER TABLE hidden RENAME TO measured")
 
     assert 1 == ledger.flush()
     assert {KEY: ledger.find(KEY)} == Ledger(database).all()
+
+
+def test_switches_are_the_same_in_any_order() -> None:
+    """What is written in another order runs the same way, and no switches at all are an empty text."""
+    assert options_text({"a": 1, "b": True}) == options_text({"b": True, "a": 1}) != options_text({"a": 1, "b": False})
+    assert options_text({}) == ""
+
+
+def test_what_an_older_version_measured_is_taken_over(tmp_path: Path) -> None:
+    """A database from before there were options opens, and its figures hold where no option is set."""
+    path = tmp_path / "state.db"
+    old = sqlite3.connect(path)
+    old.executescript(f"BEGIN; {MIGRATIONS[0]}; PRAGMA user_version = 1; COMMIT;")
+    old.execute(
+        "INSERT INTO ledger VALUES (?, ?, ?, 2048, 1, 'cpu', 10, 50, 7, 0, 1.5, 2.5, 30.0, 3, 4)", (KEY.engine, KEY.image, "d")
+    )
+    old.commit()
+    old.close()
+    database = open_database(path)
+
+    found = Ledger(database).all()
+    database.close()
+
+    known = Measured(anon_bytes=10, longest_tokens=7, load_s=1.5, load_worst_s=2.5, tokens_per_s=30.0, loads=3, requests=4)
+    assert {KEY: known} == found
