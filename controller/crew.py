@@ -6,7 +6,7 @@ Nothing is decided here. What was done and what was seen goes into the fleet, an
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Final, Protocol
 
 import structlog
@@ -75,8 +75,9 @@ class Crew:
         owner: Owner,
         clock: Callable[[], float],
         count_memory_kills: Callable[[], int] = read_memory_kills,
+        before_stop: Callable[[ModelName], Awaitable[None]] | None = None,
     ) -> None:
-        """Know whom to ask and whom to tell."""
+        """Know whom to ask and whom to tell; `before_stop` saves what is worth it, in a time that it bounds itself."""
         self.engine_away: str | None = None
         self.models: Mapping[ModelName, ModelSpec] = {}
         self.specs: Mapping[ModelName, WorkerSpec] = {}
@@ -86,6 +87,7 @@ class Crew:
         self._clock = clock
         self._count_memory_kills = count_memory_kills
         self._memory_kills = count_memory_kills()
+        self._before_stop = before_stop
         self._stale = asyncio.Event()
         self._probing: set[tuple[ModelName, RunId]] = set()
         self._strikes: dict[tuple[ModelName, RunId], int] = {}
@@ -139,6 +141,8 @@ class Crew:
                     await self._driver.start(model)
                     self._owner.container_started(model)
                 case Stop():
+                    if self._before_stop is not None and model not in self._fleet.judged():
+                        await self._before_stop(model)
                     await self._driver.kill(model)
                 case Remove():
                     await self._driver.remove(model)
