@@ -19,6 +19,8 @@ LABEL_OWNER: Final = "windlass.owner"
 LABEL_MODEL: Final = "windlass.model"
 LABEL_SPEC: Final = "windlass.spec"
 LABEL_MEMORY: Final = "windlass.memory"
+LABEL_BUILD: Final = "windlass.build"
+LABEL_STEP: Final = "windlass.step"
 
 
 class Tier(enum.StrEnum):
@@ -167,3 +169,32 @@ class WorkerSpec:
         parts = {key: value for key, value in asdict(self).items() if key not in ("memory_bytes", "spec_hash")}
         digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
         object.__setattr__(self, "spec_hash", digest[:12])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSpec:
+    """
+    One step of a build: a container as sealed as a worker's, which ends by itself and runs once.
+
+    Attributes:
+        build: what is built; one container of it exists at a time.
+        step: which of its steps this is, counted from 0.
+        image: the image, by tag.
+        argv: the program and its arguments; the image's entry point is not used.
+        mounts: the source read-only, the folder of the build read-write.
+        memory_bytes: the limit of the container, swap included.
+        pids_limit: processes and threads it may have.
+        cpus: cores it may use; 0 is all of them, whenever no worker wants them.
+        env: environment variables.
+
+    """
+
+    build: str
+    step: int
+    image: str
+    argv: tuple[str, ...]
+    mounts: tuple[Mount, ...]
+    memory_bytes: int
+    pids_limit: int = 256
+    cpus: float = 0.0
+    env: Mapping[str, str] = field(default_factory=dict)

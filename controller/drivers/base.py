@@ -8,13 +8,15 @@ Two drivers implement it and pass one contract suite: `docker`, and `memory` for
 - `create` of a worker that exists, `start` of one that runs and `kill` of one that does not are no errors: what is wanted holds.
 - `start`, `kill` and `usage` of a worker that does not exist raise `ContainerMissingError`; `remove` of one does not.
 - `kill` returns when the engine shows the container as not running.
+- Jobs are containers of another kind: `list`, `events` and the verbs of workers do not see them. A job runs once: `begin_job` of
+  one that exists is no error, starts it if it never ran, and never starts it again. `end_job` of one that is not there is none.
 """
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from controller.spec import ModelName, WorkerSpec
+from controller.spec import JobSpec, ModelName, WorkerSpec
 from controller.state import Exit, RunId
 
 
@@ -63,6 +65,27 @@ class Usage:
     def charged_bytes(self) -> int:
         """What counts against the limit now."""
         return self.anon_bytes + self.file_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """
+    One step of a build as the engine shows it.
+
+    Attributes:
+        build: from its label.
+        step: from its label.
+        running: the engine says that it runs.
+        memory_bytes: from its label.
+        exit: how it ended; `None` while it runs and when it never ran.
+
+    """
+
+    build: str
+    step: int
+    running: bool
+    memory_bytes: int
+    exit: Exit | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +138,22 @@ class Driver(Protocol):
 
     async def logs(self, model: ModelName, *, tail: int) -> str:
         """Return the last *tail* lines the worker wrote."""
+        ...
+
+    async def jobs(self) -> Sequence[Job]:
+        """Return every job of this owner, running or not."""
+        ...
+
+    async def begin_job(self, spec: JobSpec) -> None:
+        """Make the container of a step and start it, unless it has run."""
+        ...
+
+    async def end_job(self, build: str) -> None:
+        """Delete the container of a build, killing it first if it runs."""
+        ...
+
+    async def job_logs(self, build: str, *, tail: int) -> str:
+        """Return the last *tail* lines the step wrote."""
         ...
 
     async def info(self) -> EngineInfo:

@@ -25,12 +25,22 @@ import requests
 import urllib3.exceptions
 from docker.types import CancellableStream
 
-from controller.drivers.base import Container, EngineEvent, EngineInfo, Usage
+from controller.drivers.base import Container, EngineEvent, EngineInfo, Job, Usage
 from controller.drivers.cgroup import parse_usage
 from controller.drivers.cgroup_files import CgroupFiles
-from controller.drivers.sealing import container_body, container_name
+from controller.drivers.sealing import Body, container_body, container_name, job_body, job_name
 from controller.errors import ContainerMissingError, EngineError, EngineUnavailableError
-from controller.spec import LABEL_MEMORY, LABEL_MODEL, LABEL_OWNER, LABEL_SPEC, ModelName, WorkerSpec
+from controller.spec import (
+    LABEL_BUILD,
+    LABEL_MEMORY,
+    LABEL_MODEL,
+    LABEL_OWNER,
+    LABEL_SPEC,
+    LABEL_STEP,
+    JobSpec,
+    ModelName,
+    WorkerSpec,
+)
 from controller.state import NEVER_RAN, Exit, ExitCause, RunId
 
 _READ_S: Final = 15.0
@@ -109,20 +119,7 @@ class DockerDriver:
         body = container_body(spec, owner=self._owner, engine=engine)
 
         def create(client: _Client) -> None:
-            if self._find(client, spec.model):
-                return
-            try:
-                client.create_container_from_config(body, name)  # type: ignore[no-untyped-call]
-            except docker.errors.ImageNotFound as exc:
-                raise EngineError(f"create {name}: wanted image {spec.image}, the engine has none; run `make images`") from exc
-            except docker.errors.APIError as exc:
-                if exc.status_code != _CONFLICT:
-                    raise
-                if not self._find(client, spec.model):
-                    raise EngineError(
-                        f"create {name}: somebody else has a container of that name, without our label {LABEL_OWNER}; "
-                        "rename it, remove it, or set another `owner`"
-                    ) from exc
+            _make(client, name, body, exists=lambda: bool(self._find(client, spec.model)))
 
         await self._call(f"create {name}", _CHANGE_S, create)
 
@@ -158,14 +155,8 @@ class DockerDriver:
 
         def remove(client: _Client) -> None:
             for container in self._find(client, model):
-                with suppress(docker.errors.NotFound):
-                    self._killed.discard(container)
-                    try:
-                        client.remove_container(container, force=True, v=True)
-                    except docker.errors.APIError as exc:
-                        if exc.status_code != _CONFLICT:  # somebody is removing it just now: wait with them
-                            raise
-                        client.wait(container, condition="removed", timeout=int(_CHANGE_S))
+                self._killed.discard(container)
+                _delete(client, container)
 
         await self._call(f"remove {model}", _CHANGE_S, remove)
 
@@ -200,6 +191,56 @@ class DockerDriver:
             return raw.decode(errors="replace")
 
         return await self._call(f"logs of {model}", self._read_s, logs)
+
+    async def jobs(self) -> Sequence[Job]:
+        """Return every job of this owner, running or not, in the order of their builds."""
+
+        def jobs(client: _Client) -> Sequence[Job]:
+            found = []
+            for row in client.containers(all=True, filters=_labelled(self._owner, LABEL_BUILD)):
+                with suppress(docker.errors.NotFound):  # removed since it was listed
+                    found.append(_job(row["Labels"], _state(client, row["Id"])))
+            return sorted(found, key=lambda job: job.build)
+
+        return await self._call("list the jobs", self._read_s, jobs)
+
+    async def begin_job(self, spec: JobSpec) -> None:
+        """
+        Make the container of a step and start it, unless it has run.
+
+        Raises:
+            EngineError: the image or a mounted directory is not there, or somebody else's container has the name.
+
+        """
+        engine = self._info or await self.info()
+        name = job_name(self._owner, spec.build)
+        body = job_body(spec, owner=self._owner, engine=engine)
+
+        def begin(client: _Client) -> None:
+            _make(client, name, body, exists=lambda: bool(self._find_job(client, spec.build)))
+            container = self._the_job(client, spec.build)
+            if _state(client, container)["StartedAt"] in {"", _NEVER}:
+                client.start(container)
+
+        await self._call(f"begin the build {spec.build}", _CHANGE_S, begin)
+
+    async def end_job(self, build: str) -> None:
+        """Delete the container of a build, killing it first if it runs."""
+
+        def end(client: _Client) -> None:
+            for container in self._find_job(client, build):
+                _delete(client, container)
+
+        await self._call(f"end the build {build}", _CHANGE_S, end)
+
+    async def job_logs(self, build: str, *, tail: int) -> str:
+        """Return the last *tail* lines the step wrote to its standard output and error."""
+
+        def logs(client: _Client) -> str:
+            raw: bytes = client.logs(self._the_job(client, build), tail=tail)
+            return raw.decode(errors="replace")
+
+        return await self._call(f"logs of the build {build}", self._read_s, logs)
 
     async def info(self) -> EngineInfo:
         """Ask the engine what it is and what it can enforce."""
@@ -305,6 +346,15 @@ class DockerDriver:
     def _find(self, client: _Client, model: ModelName) -> Sequence[str]:
         return [found["Id"] for found in client.containers(all=True, filters=_labelled(self._owner, f"{LABEL_MODEL}={model}"))]
 
+    def _find_job(self, client: _Client, build: str) -> Sequence[str]:
+        return [found["Id"] for found in client.containers(all=True, filters=_labelled(self._owner, f"{LABEL_BUILD}={build}"))]
+
+    def _the_job(self, client: _Client, build: str) -> str:
+        found = self._find_job(client, build)
+        if not found:
+            raise ContainerMissingError(f"wanted the job of build {build}, no container is labelled so")
+        return found[0]
+
     def _the(self, client: _Client, model: ModelName) -> str:
         found = self._find(client, model)
         if not found:
@@ -406,6 +456,35 @@ def _unless(holds: Callable[[], bool]) -> Iterator[None]:
             raise
 
 
+def _make(client: _Client, name: str, body: Body, *, exists: Callable[[], bool]) -> None:
+    """Make a container unless it is there."""
+    if exists():
+        return
+    try:
+        client.create_container_from_config(body, name)  # type: ignore[no-untyped-call]
+    except docker.errors.ImageNotFound as exc:
+        raise EngineError(f"create {name}: wanted image {body['Image']}, the engine has none; run `make images`") from exc
+    except docker.errors.APIError as exc:
+        if exc.status_code != _CONFLICT:
+            raise
+        if not exists():
+            raise EngineError(
+                f"create {name}: somebody else has a container of that name, without our label {LABEL_OWNER}; "
+                "rename it, remove it, or set another `owner`"
+            ) from exc
+
+
+def _delete(client: _Client, container: str) -> None:
+    """Delete a container, killing it first if it runs; that it is gone already is well."""
+    with suppress(docker.errors.NotFound):
+        try:
+            client.remove_container(container, force=True, v=True)
+        except docker.errors.APIError as exc:
+            if exc.status_code != _CONFLICT:  # somebody is removing it just now: wait with them
+                raise
+            client.wait(container, condition="removed", timeout=int(_CHANGE_S))
+
+
 def _labelled(owner: str, *more: str) -> dict[str, list[str]]:
     # The model's label is asked for as well: a gateway may carry the owner's, and is no worker.
     return {"label": [f"{LABEL_OWNER}={owner}", *(more or (LABEL_MODEL,))]}
@@ -426,6 +505,18 @@ def _container(labels: Mapping[str, str], state: Mapping[str, Any]) -> Container
         spec_hash=labels.get(LABEL_SPEC, ""),
         run=run,
         exit=None if state["Running"] or run == NEVER_RAN else _exit(state),
+    )
+
+
+def _job(labels: Mapping[str, str], state: Mapping[str, Any]) -> Job:
+    step, memory = labels.get(LABEL_STEP, ""), labels.get(LABEL_MEMORY, "")
+    has_run = state["StartedAt"] not in {"", _NEVER}
+    return Job(
+        build=labels[LABEL_BUILD],
+        step=int(step) if step.isdecimal() else 0,
+        running=state["Running"],
+        memory_bytes=int(memory) if memory.isdecimal() else 0,
+        exit=_exit(state) if has_run and not state["Running"] else None,
     )
 
 

@@ -11,9 +11,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from controller.drivers.base import Container, Driver, EngineEvent, EngineInfo, Usage
+from controller.drivers.base import Container, Driver, EngineEvent, EngineInfo, Job, Usage
 from controller.errors import EngineUnavailableError, WindlassError
-from controller.spec import ModelName, WorkerSpec
+from controller.spec import JobSpec, ModelName, WorkerSpec
 
 _T = TypeVar("_T")
 
@@ -28,8 +28,16 @@ class Verb(enum.StrEnum):
     REMOVE = "remove"
     USAGE = "usage"
     LOGS = "logs"
+    JOBS = "jobs"
+    BEGIN_JOB = "begin_job"
+    END_JOB = "end_job"
+    JOB_LOGS = "job_logs"
     INFO = "info"
     EVENTS = "events"
+
+
+JOB_VERBS: Final = frozenset({Verb.JOBS, Verb.BEGIN_JOB, Verb.END_JOB, Verb.JOB_LOGS})
+"""The calls about builds; who only serves models never makes them."""
 
 
 class When(enum.Enum):
@@ -120,6 +128,22 @@ class FaultyDriver:
     async def logs(self, model: ModelName, *, tail: int) -> str:
         """Return the last *tail* lines the worker wrote."""
         return await self._call(Verb.LOGS, lambda: self._inner.logs(model, tail=tail))
+
+    async def jobs(self) -> Sequence[Job]:
+        """Return every job of this owner, running or not."""
+        return await self._call(Verb.JOBS, self._inner.jobs)
+
+    async def begin_job(self, spec: JobSpec) -> None:
+        """Make the container of a step and start it, unless it has run."""
+        await self._call(Verb.BEGIN_JOB, lambda: self._inner.begin_job(spec))
+
+    async def end_job(self, build: str) -> None:
+        """Delete the container of a build, killing it first if it runs."""
+        await self._call(Verb.END_JOB, lambda: self._inner.end_job(build))
+
+    async def job_logs(self, build: str, *, tail: int) -> str:
+        """Return the last *tail* lines the step wrote."""
+        return await self._call(Verb.JOB_LOGS, lambda: self._inner.job_logs(build, tail=tail))
 
     async def info(self) -> EngineInfo:
         """Ask the engine what it is and what it can enforce."""

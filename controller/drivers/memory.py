@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from controller.drivers.base import Container, EngineEvent, EngineInfo, Usage
+from controller.drivers.base import Container, EngineEvent, EngineInfo, Job, Usage
 from controller.errors import ContainerMissingError, EngineError, EngineUnavailableError
-from controller.spec import ModelName, WorkerSpec
+from controller.spec import JobSpec, ModelName, WorkerSpec
 from controller.state import NEVER_RAN, Exit, ExitCause, RunId
 
 _CODES: Final = {ExitCause.STOPPED: 0, ExitCause.OUT_OF_MEMORY: 137, ExitCause.KILLED: 137, ExitCause.CRASHED: 1}
@@ -30,6 +30,15 @@ class _Box:
     lines: list[str] = field(default_factory=list)
 
 
+@dataclass(slots=True, kw_only=True)
+class _Bench:
+    """What the engine keeps of one job."""
+
+    shown: Job
+    spec: JobSpec
+    lines: list[str] = field(default_factory=list)
+
+
 class MemoryEngine:
     """
     The world behind the drivers: it outlives them, as a real engine outlives its clients.
@@ -45,6 +54,7 @@ class MemoryEngine:
         """Start with no container at all."""
         self.images = images
         self._boxes: dict[tuple[str, ModelName], _Box] = {}
+        self._benches: dict[tuple[str, str], _Bench] = {}
         self._runs = 0
         self._away = False
         self._watchers: list[tuple[str, _Queue]] = []
@@ -129,6 +139,36 @@ class MemoryEngine:
         )
         self._boxes[owner, spec.model] = _Box(shown=shown, spec=spec)
         self.tell(owner, spec.model, "create")
+
+    def bench(self, owner: str, build: str) -> _Bench:
+        """Return what is kept of a job."""
+        try:
+            return self._benches[owner, build]
+        except KeyError:
+            raise ContainerMissingError(f"wanted the job of build {build}, no container is labelled so") from None
+
+    def benches(self, owner: str) -> Sequence[_Bench]:
+        """Return what is kept of all jobs of *owner*, in the order of their builds."""
+        return [bench for (whose, _), bench in sorted(self._benches.items()) if whose == owner]
+
+    def begin_job(self, owner: str, spec: JobSpec) -> None:
+        """Make and start a job, unless it is there."""
+        if (owner, spec.build) in self._benches:
+            return
+        if self.images is not None and spec.image not in self.images:
+            raise EngineError(f"build {spec.build}: wanted image {spec.image}, the engine has none; run `make images`")
+        shown = Job(build=spec.build, step=spec.step, running=True, memory_bytes=spec.memory_bytes, exit=None)
+        self._benches[owner, spec.build] = _Bench(shown=shown, spec=spec)
+
+    def job_ended(self, owner: str, build: str, *, code: int = 0, cause: ExitCause | None = None) -> None:
+        """End a running job, as its own program or the kernel would."""
+        bench = self.bench(owner, build)
+        how = cause or (ExitCause.CRASHED if code else ExitCause.STOPPED)
+        bench.shown = replace(bench.shown, running=False, exit=Exit(cause=how, code=code))
+
+    def drop_job(self, owner: str, build: str) -> None:
+        """Take a job away, running or not."""
+        self._benches.pop((owner, build), None)
 
     def begin(self, owner: str, model: ModelName) -> None:
         """Start a container, unless it runs."""
@@ -234,6 +274,27 @@ class MemoryDriver:
         """Return the last *tail* lines the worker wrote."""
         self.engine.check()
         lines = self.engine.box(self._owner, model).lines
+        return "".join(f"{line}\n" for line in lines[max(len(lines) - tail, 0) :])
+
+    async def jobs(self) -> Sequence[Job]:
+        """Return every job of this owner, running or not, in the order of their builds."""
+        self.engine.check()
+        return [bench.shown for bench in self.engine.benches(self._owner)]
+
+    async def begin_job(self, spec: JobSpec) -> None:
+        """Make the container of a step and start it, unless it has run."""
+        self.engine.check()
+        self.engine.begin_job(self._owner, spec)
+
+    async def end_job(self, build: str) -> None:
+        """Delete the container of a build."""
+        self.engine.check()
+        self.engine.drop_job(self._owner, build)
+
+    async def job_logs(self, build: str, *, tail: int) -> str:
+        """Return the last *tail* lines the step wrote."""
+        self.engine.check()
+        lines = self.engine.bench(self._owner, build).lines
         return "".join(f"{line}\n" for line in lines[max(len(lines) - tail, 0) :])
 
     async def info(self) -> EngineInfo:

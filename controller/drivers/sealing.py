@@ -9,7 +9,20 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from controller.drivers.base import EngineInfo
-from controller.spec import GROUP_GID, LABEL_MEMORY, LABEL_MODEL, LABEL_OWNER, LABEL_SPEC, WORKER_UID, ModelName, WorkerSpec
+from controller.spec import (
+    GROUP_GID,
+    LABEL_BUILD,
+    LABEL_MEMORY,
+    LABEL_MODEL,
+    LABEL_OWNER,
+    LABEL_SPEC,
+    LABEL_STEP,
+    WORKER_UID,
+    JobSpec,
+    ModelName,
+    Mount,
+    WorkerSpec,
+)
 from controller.units import MIB
 
 MIN_MEMORY_BYTES: Final = 6 * MIB
@@ -21,6 +34,10 @@ _LOG_BYTES: Final = 1 * MIB
 _LOG_FILES: Final = 2
 _OOM_SCORE_ADJ: Final = 500
 """If the machine runs out in spite of everything, a worker is a better loss than the controller or the engine."""
+_JOB_OOM_SCORE_ADJ: Final = 800
+"""And a build is a better loss than a worker: it starts again by itself."""
+_JOB_CPU_SHARES: Final = 2
+"""The least there is, against 1024 of everybody else: a build takes the cores that nobody else wants."""
 _NVIDIA: Final = "nvidia"
 
 Body = dict[str, object]
@@ -38,41 +55,12 @@ def container_body(spec: WorkerSpec, *, owner: str, engine: EngineInfo) -> Body:
     Health check and stop signal of the image are overridden: readiness is asked on the socket, and one signal means stop for all.
     """
     requests, runtime, device_env = _gpus(spec.devices, engine.runtimes)
+    labels = {LABEL_MODEL: spec.model, LABEL_SPEC: spec.spec_hash, LABEL_MEMORY: str(spec.memory_bytes)}
     return {
-        "Image": spec.image,
+        **_container(spec.image, {**device_env, **spec.env}, labels={LABEL_OWNER: owner, **labels}, hostname="worker"),
         "Cmd": list(spec.argv),
-        "Env": [f"{key}={value}" for key, value in sorted({**device_env, **spec.env}.items())],
-        "User": f"{WORKER_UID}:{GROUP_GID}",
-        "Hostname": "worker",
-        "Labels": {
-            LABEL_OWNER: owner,
-            LABEL_MODEL: spec.model,
-            LABEL_SPEC: spec.spec_hash,
-            LABEL_MEMORY: str(spec.memory_bytes),
-        },
-        "NetworkDisabled": True,
-        "StopSignal": "SIGTERM",
-        "Healthcheck": {"Test": ["NONE"]},
         "HostConfig": {
-            "NetworkMode": "none",
-            "ReadonlyRootfs": True,
-            "Privileged": False,
-            "CapDrop": ["ALL"],
-            "SecurityOpt": ["no-new-privileges"],
-            "IpcMode": "private",
-            "Init": False,
-            "RestartPolicy": {"Name": "no"},
-            "PidsLimit": spec.pids_limit,
-            "OomScoreAdj": _OOM_SCORE_ADJ,
-            "ShmSize": _SCRATCH_BYTES,
-            "Tmpfs": {"/tmp": f"rw,noexec,nosuid,nodev,size={_SCRATCH_BYTES},mode=1777"},  # noqa: S108 -- the container's own
-            # A core file holds conversations, and the kernel would write it outside of every limit here.
-            "Ulimits": [{"Name": "core", "Soft": 0, "Hard": 0}],
-            "LogConfig": {"Type": "json-file", "Config": {"max-size": str(_LOG_BYTES), "max-file": str(_LOG_FILES)}},
-            "Mounts": [
-                {"Type": "bind", "Source": str(mount.source), "Target": str(mount.target), "ReadOnly": mount.read_only}
-                for mount in spec.mounts
-            ],
+            **_sealed(spec.mounts, pids_limit=spec.pids_limit, oom_score_adj=_OOM_SCORE_ADJ),
             "Devices": [
                 {"PathOnHost": node, "PathInContainer": node, "CgroupPermissions": "rw"}
                 for node in spec.devices
@@ -82,6 +70,65 @@ def container_body(spec: WorkerSpec, *, owner: str, engine: EngineInfo) -> Body:
             **({"Runtime": runtime} if runtime else {}),
             **_memory(spec.memory_bytes, engine),
         },
+    }
+
+
+def job_name(owner: str, build: str) -> str:
+    """Return the name of a build's container; with the point after the owner it is no model's."""
+    return f"{owner}.build-{build}"
+
+
+def job_body(spec: JobSpec, *, owner: str, engine: EngineInfo) -> Body:
+    """Return the body of the request that makes *spec*'s container: as sealed as a worker, and last in line for the cores."""
+    labels = {LABEL_BUILD: spec.build, LABEL_STEP: str(spec.step), LABEL_MEMORY: str(spec.memory_bytes)}
+    program, *arguments = spec.argv
+    return {
+        **_container(spec.image, spec.env, labels={LABEL_OWNER: owner, **labels}, hostname="build"),
+        "Entrypoint": [program],
+        "Cmd": arguments,
+        "HostConfig": {
+            **_sealed(spec.mounts, pids_limit=spec.pids_limit, oom_score_adj=_JOB_OOM_SCORE_ADJ),
+            "CpuShares": _JOB_CPU_SHARES,
+            **({"NanoCpus": round(spec.cpus * 1e9)} if spec.cpus else {}),
+            **_memory(spec.memory_bytes, engine),
+        },
+    }
+
+
+def _container(image: str, env: Mapping[str, str], *, labels: Mapping[str, str], hostname: str) -> Body:
+    return {
+        "Image": image,
+        "Env": [f"{key}={value}" for key, value in sorted(env.items())],
+        "User": f"{WORKER_UID}:{GROUP_GID}",
+        "Hostname": hostname,
+        "Labels": dict(labels),
+        "NetworkDisabled": True,
+        "StopSignal": "SIGTERM",
+        "Healthcheck": {"Test": ["NONE"]},
+    }
+
+
+def _sealed(mounts: Sequence[Mount], *, pids_limit: int, oom_score_adj: int) -> Body:
+    return {
+        "NetworkMode": "none",
+        "ReadonlyRootfs": True,
+        "Privileged": False,
+        "CapDrop": ["ALL"],
+        "SecurityOpt": ["no-new-privileges"],
+        "IpcMode": "private",
+        "Init": False,
+        "RestartPolicy": {"Name": "no"},
+        "PidsLimit": pids_limit,
+        "OomScoreAdj": oom_score_adj,
+        "ShmSize": _SCRATCH_BYTES,
+        "Tmpfs": {"/tmp": f"rw,noexec,nosuid,nodev,size={_SCRATCH_BYTES},mode=1777"},  # noqa: S108 -- the container's own
+        # A core file holds conversations, and the kernel would write it outside of every limit here.
+        "Ulimits": [{"Name": "core", "Soft": 0, "Hard": 0}],
+        "LogConfig": {"Type": "json-file", "Config": {"max-size": str(_LOG_BYTES), "max-file": str(_LOG_FILES)}},
+        "Mounts": [
+            {"Type": "bind", "Source": str(mount.source), "Target": str(mount.target), "ReadOnly": mount.read_only}
+            for mount in mounts
+        ],
     }
 
 

@@ -5,12 +5,13 @@ A rig is a driver, an engine behind it, and the hands and faults of the world: w
 """
 
 # ruff: noqa: D102, ANN401 -- the protocol says what its parts mean, and changes of a spec are of any type
+from pathlib import PurePosixPath
 from typing import Any, Protocol
 
 from controller.drivers.base import Driver
 from controller.drivers.docker import DockerDriver
 from controller.drivers.memory import MemoryDriver, MemoryEngine
-from controller.spec import ModelName, WorkerSpec
+from controller.spec import JobSpec, ModelName, Mount, WorkerSpec
 from controller.state import ExitCause
 from controller.units import MIB
 from tests.contract.proxy import Line
@@ -18,6 +19,16 @@ from tests.fakeworker.place import Place
 from tests.waiting import until
 
 LIMIT_BYTES = 64 * MIB
+
+WORK = """
+import pathlib, sys, time
+print("at work", flush=True)
+end = pathlib.Path("/out/end")
+while not end.exists():
+    time.sleep(0.02)
+sys.exit(int(end.read_text()))
+"""
+"""What a job of the real engine does until it is told to end, and with which code."""
 
 
 class Rig(Protocol):
@@ -34,6 +45,16 @@ class Rig(Protocol):
         ...
 
     def spec(self, model: str, **changes: Any) -> WorkerSpec: ...
+    def job(self, build: str, **changes: Any) -> JobSpec: ...
+
+    async def at_work(self, build: str) -> None:
+        """Wait until the job has written its first line, which is `at work`."""
+        ...
+
+    async def job_ends(self, build: str, code: int) -> None:
+        """Let the job end by itself."""
+        ...
+
     async def ready(self, model: str) -> None:
         """Wait until the worker has done something."""
         ...
@@ -90,6 +111,16 @@ class MemoryRig:
         }
         return WorkerSpec(model=ModelName(model), **{**wanted, **changes})
 
+    def job(self, build: str, **changes: Any) -> JobSpec:
+        wanted: dict[str, Any] = {"step": 0, "image": "fake", "argv": ("work",), "mounts": (), "memory_bytes": LIMIT_BYTES}
+        return JobSpec(build=build, **{**wanted, **changes})
+
+    async def at_work(self, build: str) -> None:
+        self.engine.bench(self.owner, build).lines.append("at work")
+
+    async def job_ends(self, build: str, code: int) -> None:
+        self.engine.job_ended(self.owner, build, code=code)
+
     async def ready(self, model: str) -> None:
         self.driver.write(ModelName(model), "starting")
         self.driver.write(ModelName(model), f"listening as {model}")
@@ -138,6 +169,32 @@ class DockerRig:
 
     def spec(self, model: str, **changes: Any) -> WorkerSpec:
         return self.place.spec(model, memory_bytes=LIMIT_BYTES, **changes)
+
+    def job(self, build: str, **changes: Any) -> JobSpec:
+        out = self.place.root / "builds" / build
+        out.mkdir(parents=True, exist_ok=True)
+        wanted: dict[str, Any] = {
+            "step": 0,
+            "image": self.place.image,
+            "argv": ("python3", "-I", "-S", "-c", WORK),
+            "mounts": (Mount(source=PurePosixPath(out), target=PurePosixPath("/out"), read_only=False),),
+            "memory_bytes": LIMIT_BYTES,
+        }
+        return JobSpec(build=build, **{**wanted, **changes})
+
+    async def at_work(self, build: str) -> None:
+        async def has_written() -> bool:
+            return "at work" in await self.driver.job_logs(build, tail=5)
+
+        await until(f"{build} is at work", has_written)
+
+    async def job_ends(self, build: str, code: int) -> None:
+        (self.place.root / "builds" / build / "end").write_text(str(code))
+
+        async def has_ended() -> bool:
+            return not any(job.running for job in await self.driver.jobs() if job.build == build)
+
+        await until(f"{build} has ended", has_ended)
 
     async def ready(self, model: str) -> None:
         await self.place.ready(model)

@@ -22,6 +22,10 @@ CALLS: dict[Verb, Callable[[Driver, Rig], Awaitable[object]]] = {
     Verb.REMOVE: lambda driver, rig: driver.remove(A),
     Verb.USAGE: lambda driver, rig: driver.usage(A),
     Verb.LOGS: lambda driver, rig: driver.logs(A, tail=10),
+    Verb.JOBS: lambda driver, rig: driver.jobs(),
+    Verb.BEGIN_JOB: lambda driver, rig: driver.begin_job(rig.job("one")),
+    Verb.END_JOB: lambda driver, rig: driver.end_job("one"),
+    Verb.JOB_LOGS: lambda driver, rig: driver.job_logs("one", tail=10),
     Verb.INFO: lambda driver, rig: driver.info(),
 }
 
@@ -424,7 +428,9 @@ async def test_a_fault_strikes_before_or_after_the_effect(rig: Rig, verb: Verb, 
 
 
 async def prepare(rig: Rig, verb: Verb) -> None:
-    """Bring alpha into the state in which *verb* changes something."""
+    """Bring alpha into the state in which *verb* changes something, or answers."""
+    if verb is Verb.JOB_LOGS:
+        await rig.driver.begin_job(rig.job("one"))
     if verb is not Verb.CREATE:
         await rig.driver.create(rig.spec(A))
     if verb in {Verb.KILL, Verb.USAGE, Verb.REMOVE}:

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from controller.drivers.base import EngineInfo
-from controller.drivers.sealing import MIN_MEMORY_BYTES, container_body, container_name
-from controller.spec import ModelName, Mount, WorkerSpec
+from controller.drivers.sealing import MIN_MEMORY_BYTES, container_body, container_name, job_body, job_name
+from controller.spec import JobSpec, ModelName, Mount, WorkerSpec
 from controller.units import GIB, MIB
 
 
@@ -154,3 +154,36 @@ def test_device_nodes_are_passed_through() -> None:
 
     assert host["Devices"] == [{"PathOnHost": "/dev/nvmap", "PathInContainer": "/dev/nvmap", "CgroupPermissions": "rw"}]
     assert host["DeviceRequests"] == []
+
+
+def test_a_build_is_sealed_as_a_worker_is() -> None:
+    """It has the seal of a worker, its own program, the least claim on the cores, and is the first to go for memory."""
+    step = JobSpec(
+        build="abc",
+        step=1,
+        image="windlass/llama-cpp:abc",
+        argv=("/usr/local/bin/llama-quantize", "in", "out"),
+        mounts=worker().mounts,
+        memory_bytes=GIB,
+        pids_limit=128,
+        cpus=1.5,
+        env={"B": "2"},
+    )
+
+    body = job_body(step, owner="box", engine=engine())
+    host, of_worker = body["HostConfig"], host_config(worker(), engine())
+
+    assert isinstance(host, dict)
+    differs = {key for key in host if host[key] != of_worker.get(key)}
+    assert differs == {"PidsLimit", "OomScoreAdj", "CpuShares", "NanoCpus"}
+    assert set(of_worker) - set(host) == {"Devices", "DeviceRequests"}
+    assert (host["CpuShares"], host["NanoCpus"], host["OomScoreAdj"] > of_worker["OomScoreAdj"]) == (2, 1_500_000_000, True)
+    assert (body["Entrypoint"], body["Cmd"], body["Env"]) == (["/usr/local/bin/llama-quantize"], ["in", "out"], ["B=2"])
+    assert (body["User"], body["NetworkDisabled"]) == ("64001:64000", True)
+    assert body["Labels"] == {
+        "windlass.owner": "box",
+        "windlass.build": "abc",
+        "windlass.step": "1",
+        "windlass.memory": str(GIB),
+    }
+    assert job_name("box", "abc") != container_name("box", ModelName("build-abc"))
