@@ -15,6 +15,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final, Literal, assert_never
 
+import msgspec
 import structlog
 
 from controller import wire
@@ -96,7 +97,7 @@ class Lease:
 
     def again(self) -> wire.Acquire:
         """Return what to ask a controller that knows nothing of it, with the time it has waited."""
-        return self.acquire.model_copy(update={"waited_s": asyncio.get_running_loop().time() - self._asked_at_s})
+        return msgspec.structs.replace(self.acquire, waited_s=asyncio.get_running_loop().time() - self._asked_at_s)
 
     async def __aenter__(self) -> "Lease":
         """

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
 import orjson
 
 from controller import wire
@@ -170,7 +171,7 @@ def route(granted: wire.Granted) -> dict[str, Any]:
     """Return which model was chosen and why."""
     if granted.route is None:
         return {"model": granted.model, "mode": "manual", "reasons": []}
-    return granted.route.model_dump()
+    return msgspec.structs.asdict(granted.route)
 
 
 def counted(usage: Usage) -> dict[str, int]:

@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import msgspec
+
 from controller.drivers.faulty import Fault, FaultyDriver, Verb
 from controller.drivers.memory import MemoryDriver, MemoryEngine, _Box
 from controller.engines.base import Site
@@ -214,8 +216,8 @@ class Rig:
         """Ask for a lease and return its id."""
         self.asked += 1
         lease = lease or f"lease-{self.asked}"
-        ask = Ask.model_validate({"mode": mode, "model": model, "api_path": ApiPath.CHAT.value})
-        message = Acquire.model_validate({"id": lease, "ask": ask, "priority": priority, "deadline_s": deadline_s})
+        ask = msgspec.convert({"mode": mode, "model": model, "api_path": ApiPath.CHAT.value}, Ask)
+        message = msgspec.convert({"id": lease, "ask": ask, "priority": priority, "deadline_s": deadline_s}, Acquire)
         self.pool.acquire(message, self.ear)
         return lease
 

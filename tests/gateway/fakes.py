@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from controller import wire
 from tests.waiting import until
 
@@ -125,7 +127,7 @@ class FakeController:
                 self.calls.append(message)
                 answer = self.answers.get(message.verb)
                 if isinstance(answer, wire.Failed):
-                    self._send(answer.model_copy(update={"id": message.id}))
+                    self._send(msgspec.structs.replace(answer, id=message.id))
                 elif answer is not None:
                     self._send(wire.Result(id=message.id, body=answer))
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,7 +46,7 @@ def candidate(name: str = "alpha", *, total_bytes: int = GIB, **changes: object)
 def ask(mode: str = "auto", **changes: object) -> Ask:
     """Make a plain chat request."""
     plain = {"mode": mode, "api_path": "/v1/chat/completions", "prompt_tokens": 10, "max_tokens": 16}
-    return Ask.model_validate(plain | changes)
+    return msgspec.convert(plain | changes, Ask)
 
 
 def refusal(request: Ask, candidates: list[Candidate]) -> RefusedError:
@@ -73,7 +74,7 @@ INELIGIBLE = {
 def test_a_model_that_cannot_serve_a_request_is_refused_with_the_reason(model: Candidate, request_: Ask, text: str) -> None:
     """Each hard condition alone makes a model ineligible, in every mode, and the refusal says which."""
     for mode in ("auto", "manual", "hybrid"):
-        error = refusal(request_.model_copy(update={"mode": mode, "model": "alpha"}), [model])
+        error = refusal(msgspec.structs.replace(request_, mode=mode, model="alpha"), [model])
 
         assert error.reason is Reason.NOT_ELIGIBLE
         assert text in str(error)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from controller.router import Candidate, choose
@@ -41,7 +42,7 @@ def candidate(spec: ModelSpec) -> Candidate:
 )
 def test_the_choice_is_the_same_as_among_all(difficulty: float, needs: dict[str, object]) -> None:
     """Whoever is left out could not serve it, or would not have been chosen."""
-    ask = Ask.model_validate({"mode": "auto", "api_path": ApiPath.CHAT.value, "difficulty": difficulty, **needs})
+    ask = msgspec.convert({"mode": "auto", "api_path": ApiPath.CHAT.value, "difficulty": difficulty, **needs}, Ask)
     few = Shortlist(MODELS).pick(ask, active=(), room_bytes=ROOM_BYTES)
 
     assert len(few) <= MOST + 1
