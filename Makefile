@@ -54,6 +54,12 @@ capacity: images ## table: six models answer at once, a seventh evicts the right
 swap: images ## table: a model goes out and comes in again, in seconds and bytes
 	@$(BENCH)
 
+peer: images ## table: a small model's warm swap beside that of llama.cpp's own router
+	@$(BENCH)
+
+trace: images ## table: twelve clients in turn, and a Zipf trace, through Windlass and through llama.cpp's own router
+	@$(BENCH)
+
 soak: images ## table: 200 clients, 5 models, 3 minutes, with hang-ups and kills
 	@$(BENCH)
 
@@ -67,4 +73,4 @@ venv: .venv/.locked
 engine: venv
 	@images/setup.sh engine
 
-.PHONY: help run down images test test-fast mutants check format lock capacity swap soak bench venv engine
+.PHONY: help run down images test test-fast mutants check format lock capacity swap peer trace soak bench venv engine

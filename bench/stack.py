@@ -5,6 +5,7 @@ Another owner, home, run directory and port keep it apart; leaving the block rem
 """
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -62,6 +63,11 @@ class Stack:
     def worker(self, model: str) -> str:
         """Return the name of a model's container."""
         return f"{self.place.owner}-{model}"
+
+    def worker_command(self, model: str) -> tuple[tuple[str, ...], dict[str, str]]:
+        """Return the flags and the environment that a model's container was made with."""
+        made = json.loads(output(["docker", "inspect", "--format", "{{json .Config}}", self.worker(model)]))
+        return tuple(made["Cmd"]), dict(variable.split("=", 1) for variable in made["Env"])
 
     def kill_controller(self) -> None:
         """End the controller as a power cut would, and return when the engine has started it again."""

@@ -15,3 +15,9 @@ def model(shape: str, dtype: str, *, seed: int) -> Path:
         argv = [sys.executable, "-m", "bench.make_model", "--shape", shape, "--dtype", dtype]
         subprocess.run([*argv, "--seed", str(seed), "--out", str(folder)], check=True)
     return folder
+
+
+def weights_of(folder: Path) -> Path:
+    """Return the one GGUF of a model's folder."""
+    (weights,) = folder.glob("*.gguf")
+    return weights

@@ -1,0 +1,99 @@
+"""
+One small model's way into memory, by Windlass and by llama.cpp's own router: `make peer`.
+
+A model of 0.5 billion parameters at 8 bits, its pages in the page cache, is asked for one token, and comes in for it: into free
+memory, and in another one's place. Both sides take turns. Only Windlass puts its worker into a sealed container.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import typer
+
+from bench.rows import Row, at_most, console, publish
+from bench.sides import Sides, require, sides
+from bench.supply import model
+
+SHAPE: Final = "qwen2-0.5b"
+QUANT: Final = "q8_0"
+REPEATS: Final = 7
+RATIO: Final = 0.85
+RESIDENCY_S: Final = 2.2
+"""Windlass keeps a model for two seconds that was just loaded; neither side is asked before that is over."""
+
+
+def timed(url: str, name: str) -> float:
+    """Return the seconds from asking a model for one token to having it."""
+    began_s = time.monotonic()
+    require(url, name)
+    return time.monotonic() - began_s
+
+
+def into_free_memory(up: Sides, name: str) -> tuple[float, float]:
+    """Unload everything on both sides, and return what each takes to answer from there."""
+    for running in up.windlass.resident():
+        up.windlass.api.post("/unload_model", {"model": running})
+    for running in up.folders:
+        if up.router.state(running) != "unloaded":
+            up.router.forget(running)
+    return timed(up.windlass.url, name), timed(up.router.url, name)
+
+
+def in_anothers_place(up: Sides, name: str) -> tuple[float, float]:
+    """Let another model than *name* be resident on both sides for a while, and return what each takes to answer."""
+    other = next(one for one in up.folders if one != name)
+    for url in (up.windlass.url, up.router.url):
+        require(url, other)
+    time.sleep(RESIDENCY_S)
+    return timed(up.windlass.url, name), timed(up.router.url, name)
+
+
+def repeat(up: Sides, how: Callable[[Sides, str], tuple[float, float]]) -> tuple[list[float], list[float]]:
+    """Measure again and again, with either model, and return the seconds of Windlass and of the router."""
+    names = list(up.folders)
+    pairs = [how(up, names[number % len(names)]) for number in range(REPEATS)]
+    return [ours for ours, _ in pairs], [theirs for _, theirs in pairs]
+
+
+def rows_of(what: str, ours: list[float], theirs: list[float]) -> list[Row]:
+    """Return the medians and their ratio."""
+    mine, other = statistics.median(ours), statistics.median(theirs)
+    limit = f"llama.cpp's router {other:.3f} s, without a container"
+    return [
+        Row(
+            name=f"{what}: asked to first token",
+            value=mine,
+            unit="s",
+            published="2.8-8.9 s (field report, Orin Nano)",
+            limit=limit,
+        ),
+        at_most(f"{what}: ratio to llama.cpp's router", mine / other, "", RATIO),
+    ]
+
+
+def measure() -> tuple[list[Row], dict[str, Any]]:
+    """Load the model on both sides, again and again."""
+    folders = {f"half-{seed}": model(SHAPE, QUANT, seed=seed) for seed in (1, 2)}
+    rows: list[Row] = []
+    series: dict[str, Any] = {}
+    with sides(folders, resident=1) as up:
+        for what, how in (("0.5B Q8_0 warm swap-in", into_free_memory), ("0.5B Q8_0 warm swap for swap", in_anothers_place)):
+            console.print(f"  {what}, {REPEATS} times on each side in turn")
+            ours, theirs = repeat(up, how)
+            rows += rows_of(what, ours, theirs)
+            series[what] = {"windlass_s": ours, "router_s": theirs}
+        series["breakdown"] = up.windlass.api.get("/performance")["recent_loads"][-REPEATS:]
+    return rows, series
+
+
+def main() -> None:
+    """Hold one model's warm swap against llama.cpp's router's."""
+    rows, series = measure()
+    if not publish("peer", f"{SHAPE} at {QUANT}, warm: Windlass and llama.cpp's router", rows, series=series):
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    typer.run(main)
