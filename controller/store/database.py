@@ -50,6 +50,14 @@ MIGRATIONS: Final[tuple[str, ...]] = (
     INSERT INTO measured SELECT engine, image, digest, context_tokens, parallel, device, '', anon_bytes, 0, longest_tokens,
         out_of_memory_bytes, load_s, load_worst_s, tokens_per_s, loads, requests FROM ledger;
     """,
+    # Of each file that a build made: what it looked like when its hash was last found right.
+    """
+    CREATE TABLE engine_files (
+        fingerprint TEXT NOT NULL, name TEXT NOT NULL, size_bytes INTEGER NOT NULL, changed_ns INTEGER NOT NULL,
+        inode INTEGER NOT NULL,
+        PRIMARY KEY (fingerprint, name)
+    ) WITHOUT ROWID;
+    """,
 )
 """The schema, one step a version: `user_version` counts how many were applied."""
 

@@ -1,0 +1,57 @@
+"""`quantization = "auto"`: the best that fits, and why it is that one."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from controller.engines.base import WeightsHeader
+from controller.engines.builds.quantization import BEST_FIRST, Quantization, estimate_bytes
+from controller.engines.builds.recipe import WORTHWHILE
+from controller.errors import ModelError
+from controller.units import format_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """
+    How the weights are to be stored.
+
+    Attributes:
+        quantization: what is to be built; `None` is to take them as they are.
+        reason: a sentence for people.
+
+    """
+
+    quantization: Quantization | None
+    reason: str
+
+
+def best_fit(header: WeightsHeader, *, needed_bytes: Callable[[WeightsHeader], int], limit_bytes: int, as_it_is: bool) -> Choice:
+    """
+    Choose the one that loses least of those whose model fits into *limit_bytes*.
+
+    Args:
+        header: of the source.
+        needed_bytes: the memory that a model with such a header needs.
+        limit_bytes: what it may need.
+        as_it_is: the source itself can be served, so that it is the best of all, and only less than it makes sense.
+
+    Raises:
+        ModelError: not even the smallest fits.
+
+    """
+    room = f"fits into {format_bytes(limit_bytes)}"
+    if as_it_is and needed_bytes(header) <= limit_bytes:
+        return Choice(quantization=None, reason=f"auto: as it is, {format_bytes(needed_bytes(header))}, it {room}")
+    smallest_bytes = needed_bytes(header)
+    for quantization in BEST_FIRST:
+        stored_bytes = estimate_bytes(header, quantization)
+        if as_it_is and stored_bytes > WORTHWHILE * header.weights_bytes:
+            continue
+        smallest_bytes = needed_bytes(replace(header, format="gguf", weights_bytes=stored_bytes))
+        if smallest_bytes <= limit_bytes:
+            reason = f"auto: {quantization} is the best that {room}; it needs {format_bytes(smallest_bytes)}"
+            return Choice(quantization=quantization, reason=reason)
+    raise ModelError(
+        f"quantization: auto found none that {room}; the smallest needs {format_bytes(smallest_bytes)}, "
+        "so raise the budget or lower `context`"
+    )
