@@ -163,7 +163,8 @@ class Builder:
         """Put the source releases into the context, named as the Dockerfile knows them: without the version."""
         assert recipe.sources is not None
         listed = self._project / recipe.sources
-        folder = self._cache("sources", recipe.name, listed.read_bytes())
+        # Named after the list and not the image: two images are made of the same release.
+        folder = self._cache("sources", recipe.sources.parent.name, listed.read_bytes())
         if not folder.exists():
             partial = folder.with_suffix(".partial")
             shutil.rmtree(partial, ignore_errors=True)

@@ -54,7 +54,7 @@ class Recipe:
     @property
     def inputs(self) -> tuple[PurePosixPath, ...]:
         """Everything in the project that decides what the image holds."""
-        files = (self.lock, self.torch)
+        files = (self.lock, self.torch, self.sources)
         return (self.folder, *self.trees, *(file for file in files if file is not None))
 
     @property
@@ -79,6 +79,7 @@ RECIPES: Final = {
             name="transformers",
             lock=PurePosixPath("requirements/transformers.lock"),
             torch=PurePosixPath("images/transformers/requirements.in"),
+            sources=PurePosixPath("images/llama-cpp/sources.txt"),
             minutes=3,
         ),
     )

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 IMAGE = Path(__file__).parents[2] / "images" / "transformers"
 sys.path.insert(0, str(IMAGE))
 
+from tests.waiting import until  # noqa: E402
 from worker import arguments, folder, sse  # noqa: E402
 from worker.app import Service, build  # noqa: E402
 from worker.arguments import Api, Arguments  # noqa: E402
@@ -29,8 +30,6 @@ from worker.schemas import ChatRequest, CompletionRequest, EmbeddingsRequest  # 
 from worker.sequence import Finished, Job, Piece, Sampling, generate  # noqa: E402
 from worker.served import Served  # noqa: E402
 from worker.stops import StopFinder  # noqa: E402
-
-from tests.waiting import until  # noqa: E402
 
 EOS = 0
 
