@@ -7,7 +7,6 @@ recognised by how it splits text.
 
 import importlib
 import logging
-import os
 import runpy
 import sys
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from builder import pretokenizers
 from builder.errors import BuildError
 from worker import lean
 
-HOME: Final = Path(os.environ.get("WINDLASS_CONVERTER", "/opt/llama.cpp"))
+HOME: Final = Path("/opt/llama.cpp")
 """Where the image keeps the scripts."""
 
 
