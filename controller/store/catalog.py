@@ -7,25 +7,30 @@ thousand models costs their `stat` calls and nothing more.
 
 Folders whose name starts with a dot are not looked at: copy a model to `.name` and rename it, and it appears whole or not at all.
 A folder copied in place shows as a problem until its files are complete and have been left alone for a moment.
+
+A folder that wants an engine file built is an order beside, until the file is there and takes the place of the folder.
 """
 
 import hashlib
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Final
 
 from controller import engines
 from controller.config import Settings
-from controller.engines.base import Engine
+from controller.engines.base import Engine, WeightsHeader
 from controller.errors import ConfigError, ModelError
 from controller.footprint import Measured, resolve
 from controller.spec import Footprint, ModelName, ModelSpec
+from controller.store.engine_files import EngineFile, EngineFiles
 from controller.store.folder import NOT_OURS, File, check_readable, find_clashes, is_model, list_files, printable
 from controller.store.ledger import Ledger, LedgerKey, options_text
-from controller.store.manifest import FILE_NAME, Manifest, read_manifest
+from controller.store.manifest import FILE_NAME, Manifest, Stored, read_manifest
+from controller.store.orders import Order
+from controller.store.planning import Plan, Terms, built_digest, find_adapters, make_plan, source_formats
 from controller.store.weights import Weights, read_weights
 
 DEFAULT_CONTEXT_TOKENS: Final = 4096
@@ -36,6 +41,7 @@ ASSUMED_START_S: Final = 0.7
 QUIET_S: Final = 1.0
 """Files changed later than this may still be being written."""
 DEVICE: Final = "cpu"
+NO_LIMIT_BYTES: Final = 1 << 62
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,12 +60,14 @@ class Catalog:
     Attributes:
         models: what can be served, by name.
         problems: what cannot, by folder.
+        orders: what models want built, built already or not.
         again_s: something is still being written: look again after this many seconds, even if nothing changes.
 
     """
 
     models: tuple[ModelSpec, ...] = ()
     problems: tuple[Problem, ...] = ()
+    orders: tuple[Order, ...] = ()
     again_s: float | None = None
 
 
@@ -74,6 +82,7 @@ class _Found:
     engine: Engine
     context_tokens: int
     estimate: Footprint
+    plan: Plan | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +97,7 @@ class _Sweep:
 
     models: list[ModelSpec] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    orders: list[Order] = field(default_factory=list)
     seen: set[str] = field(default_factory=set)
     unsettled: bool = False
 
@@ -96,10 +106,25 @@ class Scanner:
     """Reads the models folder, and remembers what it has read. One thread at a time."""
 
     def __init__(
-        self, settings: Settings, ledger: Ledger | None = None, *, device: str = DEVICE, now: Callable[[], float] = time.time
+        self,
+        settings: Settings,
+        ledger: Ledger | None = None,
+        *,
+        shelf: EngineFiles | None = None,
+        budget_bytes: int = NO_LIMIT_BYTES,
+        device: str = DEVICE,
+        now: Callable[[], float] = time.time,
     ) -> None:
         """
         Prepare to scan `<home>/models`.
+
+        Args:
+            settings: how models are run.
+            ledger: what was measured of them.
+            shelf: the engine files there are; without it, none is taken to be there.
+            budget_bytes: what all models may take together, for `quantization = "auto"`.
+            device: what they run on.
+            now: the wall clock.
 
         Raises:
             ConfigError: `[engines]` names an engine or an option that there is not.
@@ -108,9 +133,12 @@ class Scanner:
         self.folder = Path(settings.home) / "models"
         self._settings = settings
         self._ledger = ledger
+        self._shelf = shelf
+        self._budget_bytes = budget_bytes
         self._device = device
         self._now = now
         self._kept: dict[str, _Kept] = {}
+        self._built: dict[str, Weights] = {}
         _check_engines(settings)
 
     def scan(self) -> Catalog:
@@ -125,7 +153,33 @@ class Scanner:
             if not entry.name.startswith(".") and entry.name not in NOT_OURS:
                 self._visit(entry, clashes, sweep)
         self._kept = {name: kept for name, kept in self._kept.items() if name in sweep.seen}
-        return Catalog(models=tuple(sweep.models), problems=tuple(sweep.problems), again_s=QUIET_S if sweep.unsettled else None)
+        wanted = {order.fingerprint for order in sweep.orders}
+        self._built = {fingerprint: weights for fingerprint, weights in self._built.items() if fingerprint in wanted}
+        return Catalog(
+            models=tuple(sweep.models),
+            problems=tuple(sweep.problems),
+            orders=tuple(sweep.orders),
+            again_s=QUIET_S if sweep.unsettled else None,
+        )
+
+    def order(self, name: str, quantization: Stored) -> Order:
+        """
+        Say what building a model in another quantisation than its own would be.
+
+        Raises:
+            ModelError: it cannot be built so, or it is stored so already.
+
+        """
+        folder = self.folder / name
+        try:
+            files = list_files(folder)
+            manifest = read_manifest(folder).model_copy(update={"quantization": quantization})
+            found = self._read_folder(folder, files, manifest)
+            if found.plan is None:
+                raise ModelError(f"{name} need not be built for this: its weights are served as they are")
+            return self._order(ModelName(name), found, found.plan)
+        except OSError as exc:
+            raise ModelError(f"{name} cannot be read: {exc.strerror}; check its mode") from exc
 
     def _visit(self, entry: "os.DirEntry[str]", clashes: Mapping[str, str], sweep: _Sweep) -> None:
         try:
@@ -133,7 +187,7 @@ class Scanner:
                 return
             sweep.seen.add(entry.name)
             found = self._look(Path(entry.path), sweep)
-            sweep.models.append(self._spec(ModelName(entry.name), found))
+            self._take(ModelName(entry.name), found, sweep)
         except ModelError as exc:
             sweep.problems.append(Problem(folder=printable(entry.name), text=str(exc)))
         except OSError as exc:
@@ -159,29 +213,29 @@ class Scanner:
 
     def _read(self, folder: Path, files: tuple[File, ...]) -> "_Found | ModelError":
         try:
-            return self._read_folder(folder, files)
+            return self._read_folder(folder, files, read_manifest(folder))
         except ModelError as exc:
             return exc
 
-    def _read_folder(self, folder: Path, files: tuple[File, ...]) -> _Found:
-        manifest = read_manifest(folder)
+    def _read_folder(self, folder: Path, files: tuple[File, ...], manifest: Manifest) -> _Found:
         chosen = engines.find(manifest.engine) if manifest.engine else None
-        names = tuple(file.name for file in files if file.name not in manifest.lora)
-        weights = read_weights(folder, names, file=manifest.file, formats=chosen.formats if chosen else None)
+        names = tuple(file.name for file in files if file.name not in manifest.lora and "/" not in file.name)
+        weights = read_weights(folder, names, file=manifest.file, formats=source_formats(chosen, names))
         engine = chosen or engines.choose(weights.header.format)
-        if weights.header.format not in engine.formats:
-            raise ModelError(f"engine {engine.name!r} reads {', '.join(sorted(engine.formats))}, got {weights.header.format}")
         by_name = {file.name: file for file in files}
-        _check_lora(manifest, engine, by_name)
-        used = [by_name[name] for name in (*weights.files, *manifest.lora)]
+        adapters = find_adapters(manifest, by_name)
         check_readable(folder, files)
         context_tokens = _context(manifest, weights)
-        estimate = engine.estimate(
-            weights.header,
-            context_tokens=context_tokens,
-            parallel=manifest.parallel,
-            options=self._settings.engine(engine.name).options,
+        plan = make_plan(
+            folder=folder,
+            manifest=manifest,
+            engine=engine,
+            weights=weights,
+            adapters=adapters,
+            files=files,
+            terms=self._terms(engine, manifest, context_tokens),
         )
+        used = [by_name[str(name)] for name in (*weights.files, *_applied(manifest, plan))]
         return _Found(
             manifest=manifest,
             weights=weights,
@@ -189,8 +243,75 @@ class Scanner:
             digest=_digest(used, weights),
             engine=engine,
             context_tokens=context_tokens,
-            estimate=estimate,
+            estimate=self._estimate(engine, manifest, context_tokens, weights.header),
+            plan=plan,
         )
+
+    def _terms(self, engine: Engine, manifest: Manifest, context_tokens: int) -> Terms:
+        return Terms(
+            images={name: self._settings.engine(name).image for name in engines.ENGINES},
+            device=self._device,
+            limit_bytes=manifest.memory or self._budget_bytes,
+            estimate=lambda header: self._estimate(engine, manifest, context_tokens, header),
+        )
+
+    def _estimate(self, engine: Engine, manifest: Manifest, context_tokens: int, header: WeightsHeader) -> Footprint:
+        options = self._settings.engine(engine.name).options
+        return engine.estimate(header, context_tokens=context_tokens, parallel=manifest.parallel, options=options)
+
+    def _take(self, name: ModelName, found: _Found, sweep: _Sweep) -> None:
+        if found.plan is None:
+            sweep.models.append(self._spec(name, found))
+            return
+        order = self._order(name, found, found.plan)
+        sweep.orders.append(order)
+        if order.served is not None:
+            sweep.models.append(order.served)
+
+    def _order(self, name: ModelName, found: _Found, plan: Plan) -> Order:
+        """Say what a folder wants built, and what is served of it meanwhile."""
+        expected = replace(
+            found,
+            weights=replace(found.weights, header=plan.header),
+            weights_bytes=plan.recipe.estimate_bytes,
+            estimate=self._estimate(found.engine, found.manifest, found.context_tokens, plan.header),
+        )
+        order = Order(
+            model=name,
+            source=PurePosixPath(self.folder / name),
+            key=plan.key,
+            recipe=plan.recipe,
+            reason=plan.reason,
+            spec=self._spec(name, expected),
+            file=self._shelf.find(plan.key.fingerprint) if self._shelf else None,
+        )
+        if order.file is not None and order.file.verified:
+            spec = self._built_spec(name, found, order.file)
+            return replace(order, spec=spec, served=spec)
+        older = self._shelf.find_older(plan.key) if self._shelf else None
+        if older is not None:
+            return replace(order, served=self._built_spec(name, found, older))
+        limit_bytes = min(found.manifest.memory or self._budget_bytes, self._budget_bytes)
+        if plan.servable and found.estimate.total_bytes <= limit_bytes:
+            return replace(order, served=self._spec(name, found))
+        return order
+
+    def _built_spec(self, name: ModelName, found: _Found, file: EngineFile) -> ModelSpec:
+        """Describe a model that is served from an engine file."""
+        weights = self._built.get(file.fingerprint)
+        if weights is None:
+            names = tuple(entry.name for entry in file.manifest.files)
+            weights = read_weights(Path(file.folder), names, formats=found.engine.formats)
+            self._built[file.fingerprint] = weights
+        built = replace(
+            found,
+            manifest=found.manifest.model_copy(update={"lora": ()}),
+            weights=weights,
+            weights_bytes=sum(entry.size_bytes for entry in file.manifest.files if entry.name in weights.files),
+            digest=built_digest(file),
+            estimate=self._estimate(found.engine, found.manifest, found.context_tokens, weights.header),
+        )
+        return replace(self._spec(name, built), folder=file.folder)
 
     def _spec(self, name: ModelName, found: _Found) -> ModelSpec:
         manifest, header = found.manifest, found.weights.header
@@ -217,7 +338,7 @@ class Scanner:
             chat=header.chat,
             tools=_tools(found),
             parameters=header.parameters,
-            lora=tuple(PurePosixPath(name) for name in manifest.lora),
+            lora=tuple(PurePosixPath(name) for name in _applied(manifest, found.plan)),
             description=manifest.description,
         )
 
@@ -257,12 +378,9 @@ def _meanwhile(kept: _Kept | None, files: tuple[File, ...]) -> _Found:
     raise ModelError("is still being written; it is looked at again when its files have been left alone for a moment")
 
 
-def _check_lora(manifest: Manifest, engine: Engine, files: Mapping[str, File]) -> None:
-    if manifest.lora and "gguf" not in engine.formats:
-        raise ModelError(f"engine {engine.name!r} applies no adapters; merge them into the weights, and remove `lora`")
-    for name in manifest.lora:
-        if name not in files or not name.endswith(".gguf"):
-            raise ModelError(f"{FILE_NAME} names {name!r} as an adapter, and there is no such .gguf file")
+def _applied(manifest: Manifest, plan: Plan | None) -> tuple[str, ...]:
+    """Return the adapters that are applied while the source is served."""
+    return () if plan is not None and not plan.servable else manifest.lora
 
 
 def _tools(found: _Found) -> bool:

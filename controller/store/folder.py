@@ -16,8 +16,23 @@ from controller.errors import ModelError
 from controller.spec import GROUP_GID, WORKER_UID
 
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
-_RELEVANT: Final = (".gguf", ".safetensors", ".json", ".jinja", ".toml", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+_RELEVANT: Final = (
+    ".gguf",
+    ".safetensors",
+    ".json",
+    ".jinja",
+    ".toml",
+    ".txt",
+    ".model",
+    ".bin",
+    ".pt",
+    ".pth",
+    ".ckpt",
+    ".pkl",
+    ".pickle",
+)
 _WEIGHTS: Final = (".gguf", ".safetensors")
+_ADAPTER: Final = "adapter_config.json"
 NOT_OURS: Final = frozenset({"lost+found"})
 """What a file system puts at its root, should that be the models folder."""
 _RESERVED: Final = frozenset({"auto"})
@@ -77,6 +92,9 @@ def list_files(folder: Path) -> tuple[File, ...]:
     found = [_file(".", folder.stat())]
     with os.scandir(folder) as entries:
         for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                found += _adapter_files(entry)
+                continue
             if not entry.name.endswith(_RELEVANT):
                 continue
             if entry.is_symlink() and not _stays_inside(folder, entry):
@@ -87,6 +105,18 @@ def list_files(folder: Path) -> tuple[File, ...]:
                 raise ModelError(f"{printable(entry.name)} has characters in its name that no file of a model needs; rename it")
             found.append(_file(entry.name, entry.stat()))
     return tuple(sorted(found))
+
+
+def _adapter_files(entry: "os.DirEntry[str]") -> list[File]:
+    """Return the files of a folder in the folder that holds an adapter, as PEFT saves them; of any other folder, none."""
+    if not (Path(entry.path) / _ADAPTER).is_file():
+        return []
+    found = []
+    with os.scandir(entry.path) as entries:
+        for inner in entries:
+            if inner.name.endswith(_RELEVANT) and inner.is_file(follow_symlinks=False):
+                found.append(_file(f"{entry.name}/{inner.name}", inner.stat()))
+    return found
 
 
 def _file(name: str, status: os.stat_result) -> File:

@@ -4,11 +4,12 @@ import difflib
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
 from controller.config import Bytes
+from controller.engines.builds import Quantization
 from controller.errors import ModelError
 from controller.spec import Tier
 from controller.units import MIB
@@ -21,6 +22,12 @@ FileName = Annotated[str, StringConstraints(pattern=r"^[^/,\x00-\x1f\x7f]{1,255}
 """A file of the folder itself: no path, no control characters, and no comma, which separates adapters."""
 
 
+Stored = Annotated[
+    Quantization | Literal["auto"], BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
+]
+"""A quantisation in capital or small letters."""
+
+
 class Manifest(BaseModel):
     """What `model.toml` may say."""
 
@@ -31,7 +38,9 @@ class Manifest(BaseModel):
     file: FileName | None = None
     """The weights file, for a folder that holds several."""
     lora: tuple[FileName, ...] = ()
-    """Adapters of the folder to apply to the weights (`llama-cpp`, GGUF)."""
+    """Adapters of the folder to apply to the weights: GGUF files, which `llama-cpp` applies while it serves, or PEFT's."""
+    quantization: Stored | None = None
+    """How the weights are to be stored (`llama-cpp`); another form than theirs is built, and `auto` is the best that fits."""
     tier: Tier = Tier.MEDIUM
     """`small` stays loaded where it fits, `medium` until its memory is needed, `large` until it is idle."""
     tags: tuple[Tag, ...] = ()

@@ -77,3 +77,11 @@ def test_what_never_fits_is_said() -> None:
     """Where not even the smallest fits, the figures are told and nothing is built."""
     with pytest.raises(ModelError, match=r"none that fits into 100 MiB; the smallest needs \d+ MiB"):
         best_fit(HEADER, needed_bytes=needed, limit_bytes=100 * MIB, as_it_is=False)
+
+
+def test_a_gguf_that_must_be_built_keeps_its_bits() -> None:
+    """Where an adapter is to be merged into a GGUF of 8 bits, 16 are not made of it, and 8 are."""
+    source = replace(HEADER, format="gguf", weights_bytes=estimate_bytes(HEADER, Quantization.Q8_0))
+    choice = best_fit(source, needed_bytes=needed, limit_bytes=4096 * MIB, as_it_is=False)
+
+    assert Quantization.Q8_0 is choice.quantization

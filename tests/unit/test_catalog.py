@@ -181,7 +181,7 @@ PROBLEMS = {
         lambda folder: (folder / "model.toml").write_text("engine = 'transformers'\nfile = 'model.gguf'"),
         "reads safetensors, got gguf",
     ),
-    "no adapter": (lambda folder: (folder / "model.toml").write_text("lora = ['x.gguf']"), "no such .gguf file"),
+    "no adapter": (lambda folder: (folder / "model.toml").write_text("lora = ['x.gguf']"), "wanted a .gguf file"),
     "too long a context": (lambda folder: (folder / "model.toml").write_text("context = 2048"), "at most the 1024 tokens"),
     "closed file": (lambda folder: (folder / "model.gguf").chmod(0o600), "cannot be read by the worker"),
     "closed folder": (lambda folder: folder.chmod(0o700), "the folder cannot be read by the worker"),

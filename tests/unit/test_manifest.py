@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from controller.engines.builds import Quantization
 from controller.errors import ModelError
 from controller.spec import Tier
 from controller.store.manifest import MAX_BYTES, Manifest, read_manifest
@@ -12,6 +13,7 @@ EVERYTHING = """
 engine = "llama-cpp"
 file = "model-q4.gguf"
 lora = ["style.gguf"]
+quantization = "Q4_K_M"
 tier = "small"
 tags = ["code", "german"]
 context = 2048
@@ -41,6 +43,7 @@ def test_everything_can_be_said(tmp_path: Path) -> None:
         engine="llama-cpp",
         file="model-q4.gguf",
         lora=("style.gguf",),
+        quantization=Quantization.Q4_K_M,
         tier=Tier.SMALL,
         tags=("code", "german"),
         context=2048,
