@@ -5,6 +5,7 @@ It is what a box runs that wants several models without Windlass, and so what a 
 """
 
 import contextlib
+import itertools
 import os
 import re
 import shutil
@@ -27,6 +28,8 @@ OURS: Final = {"--host": 1, "--port": 1, "--model": 1, "--alias": 1, "--slot-sav
 """Flags of a worker that the router sets itself for each model or that name folders of a container, and their arguments."""
 VERBOSITY: Final = 3
 """At which it says that it starts a model; the models it starts inherit it and write a line a request."""
+NOT_THEIRS: Final = ("PATH", "NOTIFY_SOCKET", "WINDLASS_")
+"""Variables of a worker that mean something in its container alone begin with these."""
 _SPAWNED: Final = re.compile(r"spawning server instance with name=(\S+)")
 
 
@@ -58,16 +61,21 @@ class Router:
 
 
 def router_flags(worker_argv: Sequence[str]) -> list[str]:
-    """Return a worker's flags without those that a router sets itself."""
+    """Return a worker's flags without those that a router sets itself, and without the program they are for, if it is there."""
     kept: list[str] = []
     arguments = iter(worker_argv)
-    for flag in arguments:
+    for flag in itertools.dropwhile(lambda word: not word.startswith("-"), arguments):
         if flag in OURS:
             for _ in range(OURS[flag]):
                 next(arguments)
         else:
             kept.append(flag)
     return kept
+
+
+def router_environment(worker_environ: Mapping[str, str]) -> dict[str, str]:
+    """Return what of a worker's environment steers how it computes."""
+    return {name: value for name, value in worker_environ.items() if not name.startswith(NOT_THEIRS)}
 
 
 def preset(models: Mapping[str, Path]) -> str:
@@ -103,7 +111,9 @@ def router(models: Mapping[str, Path], *, most: int, worker_argv: Sequence[str],
         # A home of its own: it would list what lies in the cache of whoever runs this, too.
         own = {"LD_LIBRARY_PATH": str(folder), "HOME": str(folder), "LLAMA_CACHE": str(folder), "PATH": os.environ["PATH"]}
         with log.open("wb") as file:
-            process = subprocess.Popen(argv, env={**environ, **own}, stdout=file, stderr=file, start_new_session=True)
+            process = subprocess.Popen(
+                argv, env={**router_environment(environ), **own}, stdout=file, stderr=file, start_new_session=True
+            )
         try:
             running = Router(api=Api(f"http://127.0.0.1:{port}"), log=log)
             wait_until(lambda: _is_well(running, process), "the router is well", WITHIN_S)

@@ -64,6 +64,12 @@ class Stack:
         """Return the name of a model's container."""
         return f"{self.place.owner}-{model}"
 
+    def process_ids(self) -> set[int]:
+        """Return the processes whose writing is ours: controller, gateway, all workers, and the container engine for them."""
+        containers = output(["docker", "ps", "--quiet", "--filter", f"name={self.place.owner}"]).split()
+        ours = {int(line) for one in containers for line in output(["docker", "top", one, "-eo", "pid"]).splitlines()[1:]}
+        return ours | {int(pid) for pid in output(["pgrep", "--full", "^[^ ]*(dockerd|containerd)"]).split()}
+
     def worker_command(self, model: str) -> tuple[tuple[str, ...], dict[str, str]]:
         """Return the flags and the environment that a model's container was made with."""
         made = json.loads(output(["docker", "inspect", "--format", "{{json .Config}}", self.worker(model)]))
