@@ -35,7 +35,7 @@ class Revocation:
 
     lease: LeaseId
     model: ModelName
-    cause: ExitCause | Literal["time_limit", "removed", "unloaded"]
+    cause: ExitCause | Literal["time_limit", "removed", "unloaded", "memory_short"]
     detail: str = ""
 
 

@@ -29,11 +29,15 @@ from controller.store.database import open_database
 from controller.store.keys import ApiKey, Keys
 from controller.store.ledger import Ledger
 from controller.store.watcher import Watcher
+from controller.units import MIB
 from controller.wire import Catalog as CatalogMessage
 from controller.wire import KeyCard, ModelCard
 
 log: Final = structlog.get_logger()
 
+FLOOR_SHARE: Final = 1 / 20
+LEAST_FLOOR_BYTES: Final = 256 * MIB
+MOST_FLOOR_BYTES: Final = 1024 * MIB
 SOCKET_NAME: Final = "controller.sock"
 FOLDERS: Final = {"models": 0o755, "engines": 0o755, "kv": 0o711}
 """The folders of the home and their modes; whose conversations are kept is nobody's business, so `kv` cannot be listed."""
@@ -65,8 +69,15 @@ async def serve(settings: Settings, driver: Driver) -> None:
     database = await asyncio.to_thread(open_database, home / "state.db")
     ledger, keys = Ledger(database), Keys(database)
     host = _host(settings)
-    meter = Meter(driver=driver, ledger=ledger, host=host, clock=time.monotonic)
-    pool = Pool(driver=driver, rules=_rules(settings), host=host, meter=meter, clock=time.monotonic)
+    meter = Meter(ledger=ledger, host=host, clock=time.monotonic)
+    pool = Pool(
+        driver=driver,
+        rules=_rules(settings),
+        host=host,
+        meter=meter,
+        clock=time.monotonic,
+        floor_bytes=floor_bytes(settings, total_bytes=read_memory().total_bytes),
+    )
     cards = _Cards(keys)
     watcher = Watcher(Scanner(settings, ledger))
     meter.on_measured(watcher.poke)
@@ -141,6 +152,13 @@ def _rules(settings: Settings) -> Rules:
         max_failures=wanted.max_failures,
         backoff_s=wanted.backoff_s,
     )
+
+
+def floor_bytes(settings: Settings, *, total_bytes: int) -> int:
+    """Return what must stay available: what is configured, else a share of the box within bounds."""
+    if settings.memory.floor is not None:
+        return settings.memory.floor
+    return min(max(int(total_bytes * FLOOR_SHARE), LEAST_FLOOR_BYTES), MOST_FLOOR_BYTES)
 
 
 def budget_bytes(settings: Settings, *, total_bytes: int) -> int:

@@ -38,6 +38,8 @@ class MemorySettings(_Section):
     """Memory for models; by default all of the machine's but `reserve`."""
     reserve: Bytes = 1024 * MIB
     """Left for the system, the controller and the gateway when no budget is set."""
+    floor: Bytes | None = None
+    """What must stay available whatever other programs take; by default a twentieth of the memory, 256 MiB to 1 GiB."""
 
 
 class GatewaySettings(_Section):

@@ -12,6 +12,7 @@ from typing import Any, Final
 from controller import __version__, reports
 from controller.config import Settings
 from controller.errors import Reason, RefusedError, StoreError
+from controller.guard import Level
 from controller.pool import Pool
 from controller.probes.host import read_disk
 from controller.probes.memory import read_memory
@@ -84,16 +85,25 @@ class Desk:
             "memory": {
                 "total_bytes": readings.memory.total_bytes,
                 "available_bytes": readings.memory.available_bytes,
+                "floor_bytes": pool.lookout.guard.floor_bytes,
+                "configured_budget_bytes": pool.budget.total_bytes,
                 "budget_bytes": pool.budget_bytes,
                 "committed_bytes": pool.scheduler.committed_bytes,
                 "held_bytes": sum(w.held_bytes for w in pool.workers.values()),
                 "pressure_some_avg10": readings.memory.pressure_some_avg10,
+                "pressure_full_avg10": readings.memory.pressure_full_avg10,
+            },
+            "guard": {
+                "level": pool.lookout.guard.verdict.level.value,
+                "reason": pool.lookout.guard.verdict.reason,
+                "stopped": pool.lookout.stopped,
+                "ended": pool.lookout.ended,
             },
             "thermal": {"zones": [{"name": z.name, "celsius": z.celsius} for z in readings.thermal.zones]},
             "power": {"rails": [{"name": r.name, "watts": r.watts} for r in readings.thermal.rails]},
             "disk": {"home_total_bytes": readings.disk.total_bytes, "home_free_bytes": readings.disk.free_bytes},
             "workers": [
-                reports.worker_row(w, leases=len(pool.scheduler.record(m).leases), usage=pool.meter.usage.get(m), now=now)
+                reports.worker_row(w, leases=len(pool.scheduler.record(m).leases), usage=pool.lookout.usage(m), now=now)
                 for m, w in sorted(pool.workers.items())
             ],
             "queue": [reports.queue_row(waiter, notice, now=now) for waiter, notice in self._queue(now)],
@@ -251,9 +261,12 @@ class Desk:
         folders = [f"the folder {p.folder} is not served: {p.text}" for p in self.problems]
         kept = [problem for problem in (self._database.problem, self._pool.meter.problem) if problem]
         pinned_bytes = sum(spec.footprint.total_bytes for spec in self._pool.models.values() if spec.pinned)
-        if pinned_bytes > self._pool.budget_bytes:
-            needed = f"{format_bytes(pinned_bytes)} of {format_bytes(self._pool.budget_bytes)}"
+        if pinned_bytes > self._pool.budget.total_bytes:
+            needed = f"{format_bytes(pinned_bytes)} of {format_bytes(self._pool.budget.total_bytes)}"
             kept.append(f"the pinned models need more than the budget ({needed}), and not all of them are loaded; pin fewer")
+        verdict = self._pool.lookout.guard.verdict
+        if verdict.level is not Level.CALM:
+            kept.append(verdict.reason)
         return [*folders, *kept, *reports.disk_complaints(readings.disk, self._settings.home)]
 
     def _rests(self, model: ModelName, now: float) -> bool:

@@ -103,6 +103,8 @@ class Reason(enum.StrEnum):
     """What is asked contradicts what is: unloading a pinned or busy model."""
     NEVER_FITS = "never_fits"
     """The model is larger than the budget leaves beside what is pinned."""
+    MEMORY_SHORT = "memory_short"
+    """Other programs on the box leave too little memory for this model just now."""
     QUEUE_FULL = "queue_full"
     """As many callers wait as may wait."""
     TOO_LATE = "too_late"

@@ -1,16 +1,14 @@
 """Measures what the workers take and how they do, and writes it into journal and ledger."""
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 import structlog
 
-from controller.drivers.base import Driver, Usage
-from controller.errors import EngineError, StoreError
-from controller.fleet import Fleet
+from controller.drivers.base import Usage
+from controller.errors import StoreError
 from controller.host import Host
 from controller.journal import Journal, Load, Served, Unload
 from controller.spec import ModelName, ModelSpec
@@ -20,7 +18,6 @@ from controller.wire import Release
 
 log: Final = structlog.get_logger()
 
-SAMPLE_S: Final = 2.0
 FLUSH_S: Final = 15.0
 
 
@@ -41,19 +38,16 @@ class Meter:
     Attributes:
         journal: what happened lately.
         ledger: what is known of each model.
-        usage: the memory of each ready worker, as last sampled.
         last_load_s: how long the last load of each model took, victims' leaving included.
         problem: why measurements are not written down; empty while they are.
 
     """
 
-    def __init__(self, *, driver: Driver, ledger: Ledger, host: Host, clock: Callable[[], float]) -> None:
+    def __init__(self, *, ledger: Ledger, host: Host, clock: Callable[[], float]) -> None:
         """Start with what the ledger knows."""
         self.journal = Journal()
         self.ledger = ledger
-        self.usage: dict[ModelName, Usage] = {}
         self.problem = ""
-        self._driver = driver
         self._host = host
         self._clock = clock
         self.last_load_s: dict[ModelName, float] = {}
@@ -65,18 +59,16 @@ class Meter:
         """Call *hook* when a measurement may have changed a footprint."""
         self._measured = hook
 
-    async def keep_sampling(self, fleet: Fleet, model_of: Callable[[ModelName], ModelSpec | None]) -> None:
-        """Sample memory and flush the ledger until cancelled."""
-        flushed_s = self._clock()
+    async def keep_flushing(self) -> None:
+        """Write the ledger down until cancelled."""
         while True:
-            await asyncio.sleep(SAMPLE_S)
-            ready = dict(fleet.ready())
-            self.usage = {m: u for m, u in self.usage.items() if m in ready}
-            # All at once: before Docker 25 each answer waits for the same tick of a second.
-            await asyncio.gather(*(self._sample(model, model_of(model)) for model in ready))
-            if self._clock() - flushed_s >= FLUSH_S:
-                flushed_s = self._clock()
-                await self._flush()
+            await asyncio.sleep(FLUSH_S)
+            await self._flush()
+
+    def saw_memory(self, spec: ModelSpec, usage: Usage) -> None:
+        """Note the memory of a ready worker."""
+        key = self._host.ledger_key(spec)
+        self.ledger.saw_memory(key, anon_bytes=usage.anon_bytes, mapped_bytes=usage.file_bytes)
 
     def wanted(self, model: ModelName, evicted: tuple[ModelName, ...]) -> None:
         """Note that a model was decided to be loaded."""
@@ -172,13 +164,6 @@ class Meter:
         speed = later_tokens / decoding_s if later_tokens > 0 and decoding_s > 0 and report.first_token_s else 0.0
         tokens = report.prompt_tokens + report.completion_tokens
         self.ledger.saw_request(self._host.ledger_key(spec), tokens=tokens, tokens_per_s=speed)
-
-    async def _sample(self, model: ModelName, spec: ModelSpec | None) -> None:
-        with contextlib.suppress(EngineError):  # it may end while it is asked
-            usage = self.usage[model] = await self._driver.usage(model)
-            if spec is not None:
-                key = self._host.ledger_key(spec)
-                self.ledger.saw_memory(key, anon_bytes=usage.anon_bytes, mapped_bytes=usage.file_bytes)
 
     async def _flush(self) -> None:
         try:

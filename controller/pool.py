@@ -10,7 +10,6 @@ import contextlib
 import itertools
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Final, Protocol
 
 import structlog
@@ -21,8 +20,11 @@ from controller.crew import Crew, kept_up
 from controller.drivers.base import Driver
 from controller.errors import Reason, RefusedError
 from controller.fleet import Fleet
+from controller.guard import Guard
 from controller.host import Host, WorkerSpecs
+from controller.lookout import Lookout
 from controller.meter import Meter
+from controller.probes.memory import Supply, read_supply
 from controller.reconcile import Start, Stop, diff, prepare
 from controller.router import Candidate, choose, unknown_model
 from controller.scheduler import Answer, Grant, Notice, Refusal, Revocation, Rules, Scheduler
@@ -71,11 +73,22 @@ class Pool:
         models: the registered models.
         workers: the workers, as the last turn saw them.
         budget: the memory they share.
+        lookout: who watches what other programs leave of it.
         why_absent: why a name is no registered model yet, if somebody knows.
 
     """
 
-    def __init__(self, *, driver: Driver, rules: Rules, host: Host, meter: Meter, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        *,
+        driver: Driver,
+        rules: Rules,
+        host: Host,
+        meter: Meter,
+        clock: Callable[[], float],
+        floor_bytes: int = 0,
+        read_supply: Callable[[], Supply] = read_supply,
+    ) -> None:
         """Know whom to ask; nothing is asked before `run`."""
         self.driver = driver
         self.host = host
@@ -87,6 +100,8 @@ class Pool:
         self.workers: Mapping[ModelName, Worker] = {}
         self.budget = Budget(rules.budget_bytes)
         self.why_absent: Callable[[str], RefusedError | None] = lambda _: None
+        guard = Guard(budget_bytes=rules.budget_bytes, floor_bytes=floor_bytes)
+        self.lookout = Lookout(guard=guard, driver=driver, meter=meter, owner=self, clock=clock, read=read_supply)
         self._crew = Crew(driver=driver, fleet=self.fleet, owner=self, clock=clock)
         self._rules = rules
         self._specs: Mapping[ModelName, WorkerSpec] = {}
@@ -105,12 +120,13 @@ class Pool:
             await self._crew.look()
             self.workers = self.fleet.workers()
             self.scheduler = Scheduler(self._rules, self.models, self.workers, self.clock())
-            self.scheduler.set_budget(self.budget_bytes)
+            await self.lookout.look()
             self._outdate()
             self._adopted.set()
             log.info("pool.adopted", workers=sorted(self.scheduler.desired))
             tasks.create_task(self._crew.watch())
-            tasks.create_task(kept_up(partial(self.meter.keep_sampling, self.fleet, self._model)))
+            tasks.create_task(kept_up(self.lookout.keep_watching))
+            tasks.create_task(kept_up(self.meter.keep_flushing))
             while True:
                 self._turn_safely(tasks)
                 with contextlib.suppress(TimeoutError):
@@ -331,7 +347,9 @@ class Pool:
         now, before = self.clock(), frozenset(self.scheduler.desired)
         self.workers = self.fleet.workers()
         self._note_ends()
+        self.scheduler.set_budget(self.budget_bytes)
         self._deliver(self.scheduler.turn(self.workers, now))
+        self._deliver(self.lookout.after_turn(self.scheduler, before, now))
         desired = frozenset(self.scheduler.desired)
         for model in desired - before:
             self.meter.wanted(model, tuple(sorted(before - desired)))
@@ -409,9 +427,6 @@ class Pool:
             loaded_s=None if route is None or route.resident else self.meter.last_load_s.get(grant.model),
         )
 
-    def _model(self, model: ModelName) -> ModelSpec | None:
-        return self.models.get(model)
-
     def _eligible(self, ask: Ask) -> Collection[ModelName]:
         """Return whom the router is to weigh: whoever is named, and the likeliest of all others where they may stand in."""
         named = [ModelName(name) for name in (ask.model, *ask.fallback) if name]
@@ -487,6 +502,7 @@ def _message(answer: Notice | Refusal | Revocation) -> Message:
 _ENDINGS: Final[Mapping[str, str]] = {
     "time_limit": "the request held {model} for {detail}, which is the longest it may",
     "removed": "the worker of {model} was removed while it answered",
+    "memory_short": "the worker of {model} was ended, as other programs take the memory of this box; ask again in a moment",
     "unloaded": "{model} was unloaded by force while it answered",
     ExitCause.OUT_OF_MEMORY: "the worker of {model} ran out of memory and was killed by the kernel",
     ExitCause.UNRESPONSIVE: "the worker of {model} was ended: {detail}",

@@ -59,7 +59,7 @@ class Scheduler:
         self._residency.register(specs)
 
     def set_budget(self, budget_bytes: int) -> None:
-        """Change the budget; what it does not hold any more is drained."""
+        """Change the budget: what it does not hold any more goes at once if it is idle, and is drained if it is not."""
         self._residency.rules = replace(self.rules, budget_bytes=budget_bytes)
 
     def outdate(self, models: Iterable[ModelName]) -> None:
@@ -153,12 +153,11 @@ class Scheduler:
         if not force and (grace_s := self._residency.grace_s(model)) > 0:
             raise refusals.adopted(model, grace_s)
         self._residency.renounce(model)
-        answers: list[Answer] = [Revocation(lease=lease, model=model, cause="unloaded") for lease in sorted(record.leases)]
-        for answer in answers:
-            del self.leases[answer.lease]
-        record.leases.clear()
-        self._leave(model)
-        return answers
+        return self._cut(model, "unloaded")
+
+    def sacrifice(self, model: ModelName) -> list[Answer]:
+        """End a worker whoever uses it: the box runs out of memory."""
+        return self._cut(model, "memory_short")
 
     def loaded(self, model: ModelName, load_s: float) -> None:
         """Learn how long a load took."""
@@ -186,6 +185,10 @@ class Scheduler:
     def rules(self) -> Rules:
         """The rules as they are now."""
         return self._residency.rules
+
+    def residents(self, now: float) -> list[Resident]:
+        """Return the desired workers, and what each is worth."""
+        return self._drains.residents(None, FIRST, now)
 
     @property
     def desired(self) -> Set[ModelName]:
@@ -367,7 +370,9 @@ class Scheduler:
             residents = [replace(r, pinned=False) for r in residents]
             answer = plan(self.rules.budget_bytes, residents, 0, places=MAX_RESIDENTS + 1)
         if isinstance(answer, Wait):
-            return self._drains.begin(answer.drain, None, now)
+            idle = [r.model for r in residents if not r.busy and not r.pinned]
+            self._evict(idle, now)  # all of them are not enough, and whoever is busy may take long
+            return self._drains.begin([m for m in answer.drain if m not in idle], None, now)
         assert isinstance(answer, Start), "with nothing pinned, nothing fits into every budget"
         self._evict(answer.evict, now)
         return {}
@@ -396,6 +401,16 @@ class Scheduler:
     def _leave(self, model: ModelName) -> None:
         self._residency.leave(model)
         self._drains.current.pop(model, None)
+
+    def _cut(self, model: ModelName, cause: Literal["unloaded", "memory_short"]) -> list[Answer]:
+        """Take the leases of a model from whoever holds them, and let it go."""
+        held = self.record(model).leases
+        answers: list[Answer] = [Revocation(lease=lease, model=model, cause=cause) for lease in sorted(held)]
+        for lease in held:
+            del self.leases[lease]
+        held.clear()
+        self._leave(model)
+        return answers
 
     # Refusals.
 

@@ -225,7 +225,11 @@ class Refused(Message, frozen=True, kw_only=True, gc=False):
 
 
 class Revoked(Message, frozen=True, kw_only=True, gc=False):
-    """The lease is over, as its worker or its time is. `cause` is an `ExitCause`, `removed`, `time_limit` or `unloaded`."""
+    """
+    The lease is over, as its worker or its time is.
+
+    `cause` is an `ExitCause`, `removed`, `time_limit`, `unloaded`, or `memory_short` where other programs took the box's memory.
+    """
 
     id: str
     cause: str

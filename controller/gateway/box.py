@@ -3,9 +3,12 @@ What the controller tells of the box, as Prometheus' text: the controller has no
 
 | name | labels | meaning |
 |---|---|---|
-| `windlass_memory_bytes` | `kind` | the box's memory: `total`, `available`, `budget`, `committed`, `held` |
+| `windlass_memory_bytes` | `kind` | `total`, `available`, `floor`, `configured_budget`, `budget`, `committed`, `held` |
 | `windlass_disk_bytes` | `kind` | the disk that holds the models: `home_total`, `home_free` |
 | `windlass_pressure_some_avg10` | | share of the last ten seconds in which something waited for memory, in percent |
+| `windlass_pressure_full_avg10` | | the same for everything waiting at once |
+| `windlass_guard_level` | | 0 for calm, 1 for short of memory, 2 for less than the floor |
+| `windlass_guard_workers_total` | `how` | workers that the guard stopped when idle, and ended when busy |
 | `windlass_celsius` | `zone` | temperature |
 | `windlass_watts` | `rail` | power |
 | `windlass_worker_memory_bytes` | `model`, `status` | what a worker's container is charged with |
@@ -18,10 +21,11 @@ What the controller tells of the box, as Prometheus' text: the controller has no
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 
 _STATES: Final = {"ok": 0, "degraded": 1, "failing": 2}
+_LEVELS: Final = {"calm": 0, "short": 1, "critical": 2}
 
 
 class Told:
@@ -35,12 +39,14 @@ class Told:
         """Return it in Prometheus' text format."""
         return generate_latest(self)  # it asks for nothing but `collect`
 
-    def collect(self) -> Iterable[GaugeMetricFamily]:
+    def collect(self) -> Iterable[Metric]:
         """Yield the gauges."""
         memory, disk = _table(self._status, "memory"), _table(self._status, "disk")
         yield _gauge("windlass_memory_bytes", "Memory", ("kind",), _sizes(memory))
         yield _gauge("windlass_disk_bytes", "Disk", ("kind",), _sizes(disk))
         yield _gauge("windlass_pressure_some_avg10", "Memory pressure", (), [((), memory.get("pressure_some_avg10"))])
+        yield _gauge("windlass_pressure_full_avg10", "Total pressure", (), [((), memory.get("pressure_full_avg10"))])
+        yield from self._guard()
         yield _gauge(
             "windlass_celsius", "Temperature", ("zone",), _named(_rows(_table(self._status, "thermal"), "zones"), "celsius")
         )
@@ -51,6 +57,15 @@ class Told:
         yield _gauge("windlass_queue_length", "Callers that wait", (), [((), len(queue))])
         yield _gauge("windlass_queue_longest_wait_s", "Longest wait so far", (), [((), max(waits, default=0.0))])
         yield _gauge("windlass_health", "0 ok, 1 degraded, 2 failing", (), [((), _STATES.get(str(self._status.get("state"))))])
+
+    def _guard(self) -> Iterable[Metric]:
+        guard = _table(self._status, "guard")
+        yield _gauge("windlass_guard_level", "0 calm, 1 short, 2 critical", (), [((), _LEVELS.get(str(guard.get("level"))))])
+        workers = CounterMetricFamily("windlass_guard_workers", "Workers stopped for want of memory", labels=("how",))
+        for how in ("stopped", "ended"):
+            if isinstance(count := guard.get(how), int):
+                workers.add_metric((how,), count)
+        yield workers
 
     def _workers(self) -> Iterable[GaugeMetricFamily]:
         rows = _rows(self._status, "workers")

@@ -18,6 +18,7 @@ import orjson
 import structlog
 
 from controller import wire
+from controller.errors import Reason
 from controller.gateway.desk import Desk
 from controller.gateway.lease import Lease, Priority
 from controller.gateway.problems import Fault, Problem, ProblemError, from_exit, from_worker
@@ -33,8 +34,8 @@ _PREDICTED_N: Final = re.compile(rb'"predicted_n"\s*:\s*(\d+)')
 _PROMPT_MS: Final = re.compile(rb'"prompt_ms"\s*:\s*(\d+(?:\.\d+)?)')
 _EVENTS: Final = b"text/event-stream"
 _BOUNDARIES: Final = (b"\n\n", b"\r\n\r\n")
-_MEANT: Final = frozenset({Fault.TIME_LIMIT.value, "unloaded"})
-"""Causes that a second attempt would undo: it would take the time again, or load again what was just unloaded."""
+_MEANT: Final = frozenset({Fault.TIME_LIMIT.value, "unloaded", Reason.MEMORY_SHORT.value})
+"""Causes that a second attempt would undo: it would take the time again, or load again what was just unloaded or ended."""
 
 log = structlog.get_logger()
 

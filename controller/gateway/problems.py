@@ -81,6 +81,7 @@ SHAPES: Final[Mapping[Reason | Fault, Shape]] = {
     Reason.NOT_ELIGIBLE: Shape(status=400, type=_INVALID, code="model_not_eligible"),
     Reason.CONFLICT: Shape(status=409, type="conflict_error", code="conflict"),
     Reason.NEVER_FITS: Shape(status=422, type=_INVALID, code="model_never_fits"),
+    Reason.MEMORY_SHORT: Shape(status=503, type=_SERVER, code="memory_short", retry_s=10.0),
     Reason.QUEUE_FULL: Shape(status=429, type="rate_limit_error", code="queue_full", retry_s=5.0),
     Reason.TOO_LATE: Shape(status=503, type=_SERVER, code="deadline_not_reachable", retry_s=5.0),
     Reason.WORKER_FAILED: Shape(status=502, type=_SERVER, code="worker_failed", retry_s=2.0),
@@ -182,11 +183,14 @@ def from_controller(message: Refused | Failed) -> ProblemError:
 
 
 def from_exit(cause: str, message: str, *, model: str) -> ProblemError:
-    """Say why a worker that was answering does not any more; *cause* is an `ExitCause`, `time_limit` or empty for unknown."""
+    """Say why a worker that was answering does not any more; *cause* is an `ExitCause`, `time_limit`, `memory_short` or empty."""
     details = {"model": model, "cause": cause or "unknown"}
     if cause == ExitCause.OUT_OF_MEMORY:
         text = message or f"the worker of {model} ran out of its memory limit and was killed; a larger `memory` may help"
         return ProblemError(Fault.OUT_OF_MEMORY, text, details=details)
+    if cause == Reason.MEMORY_SHORT:
+        text = message or f"the worker of {model} was ended, as other programs take the memory of this box"
+        return ProblemError(Reason.MEMORY_SHORT, text, details=details)
     if cause == Fault.TIME_LIMIT:
         return ProblemError(Fault.TIME_LIMIT, message or f"the request held {model} for as long as one may", details=details)
     return ProblemError(Reason.WORKER_FAILED, message or f"the worker of {model} ended before its answer did", details=details)

@@ -49,14 +49,31 @@ class Health(TypedDict):
 
 
 class MemoryStatus(TypedDict):
-    """Memory of the box. `committed_bytes` is promised of the budget, `held_bytes` is held by workers, stopping ones included."""
+    """
+    Memory of the box.
+
+    `committed_bytes` is promised of the budget, `held_bytes` is held by workers, stopping ones included. `budget_bytes` is what
+    models may take now: `configured_budget_bytes`, less what other programs and builds hold of it.
+    """
 
     total_bytes: int
     available_bytes: int
+    floor_bytes: int
+    configured_budget_bytes: int
     budget_bytes: int
     committed_bytes: int
     held_bytes: int
     pressure_some_avg10: float | None
+    pressure_full_avg10: float | None
+
+
+class GuardStatus(TypedDict):
+    """How the guard sees the memory, why, and how many workers it has stopped when idle and ended when busy."""
+
+    level: Literal["calm", "short", "critical"]
+    reason: str
+    stopped: int
+    ended: int
 
 
 class ZoneStatus(TypedDict):
@@ -142,6 +159,7 @@ class Status(TypedDict):
     state: State
     reasons: list[str]
     memory: MemoryStatus
+    guard: GuardStatus
     thermal: ThermalStatus
     power: PowerStatus
     disk: DiskStatus

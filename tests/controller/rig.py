@@ -23,6 +23,7 @@ from controller.engines.base import Site
 from controller.host import Host
 from controller.meter import Meter
 from controller.pool import Pool
+from controller.probes.memory import Supply
 from controller.rules import Rules
 from controller.spec import ApiPath, Footprint, FootprintSource, ModelName, ModelSpec, Tier
 from controller.state import Exit, Status
@@ -33,6 +34,7 @@ from controller.wire import Acquire, Ask, Granted, Loading, Message, Queued, Ref
 
 OWNER = "rig"
 BUDGET_BYTES = 100 * MIB
+FLOOR_BYTES = 50 * MIB
 PATIENCE_S = 900.0
 """As long as a test waits, on the clock of its loop: a virtual one, as a rule."""
 CHANGES = (Verb.CREATE, Verb.START, Verb.KILL, Verb.REMOVE)
@@ -103,6 +105,8 @@ class Machine(MemoryEngine):
         fatal: models whose worker ends as soon as it starts.
         most_bytes: the most memory that ran at once.
         starts: which model was started, in order.
+        others_leave_bytes: what other programs leave of the box's memory.
+        stalled_s: for how long everything has waited for memory so far.
 
     """
 
@@ -113,6 +117,8 @@ class Machine(MemoryEngine):
         self.fatal: set[str] = set()
         self.most_bytes = 0
         self.starts: list[str] = []
+        self.others_leave_bytes = 10 * BUDGET_BYTES
+        self.stalled_s = 0.0
         self._opening: dict[ModelName, asyncio.Task[None]] = {}
 
     @property
@@ -124,6 +130,11 @@ class Machine(MemoryEngine):
     def existing(self) -> set[str]:
         """The models that have a container."""
         return {model for _, model in self._boxes}
+
+    def supply(self) -> Supply:
+        """Return what a kernel would say of the memory: what workers hold privately is not available."""
+        taken_bytes = sum(box.anon_bytes for box in self._boxes.values() if box.shown.running)
+        return Supply(available_bytes=self.others_leave_bytes - taken_bytes, stalled_s=self.stalled_s)
 
     def begin(self, owner: str, model: ModelName) -> None:
         """Start a container and its process."""
@@ -313,8 +324,16 @@ async def running(
     clock = asyncio.get_running_loop().time
     database = open_database(folder / "state.db")
     box = host(folder)
-    meter = Meter(driver=driver, ledger=Ledger(database), host=box, clock=clock)
-    pool = Pool(driver=driver, rules=rules(**(knobs or {})), host=box, meter=meter, clock=clock)
+    meter = Meter(ledger=Ledger(database), host=box, clock=clock)
+    pool = Pool(
+        driver=driver,
+        rules=rules(**(knobs or {})),
+        host=box,
+        meter=meter,
+        clock=clock,
+        floor_bytes=FLOOR_BYTES,
+        read_supply=machine.supply,
+    )
     pool.register({spec.name: spec for spec in models})
     rig = Rig(pool=pool, driver=driver, memory=memory, machine=machine, ear=Ear())
     rig.task = asyncio.create_task(pool.run())

@@ -8,7 +8,7 @@ import pytest
 
 from controller.drivers.faulty import JOB_VERBS, Fault, Verb, When
 from controller.errors import ContainerMissingError, EngineError, EngineUnavailableError, WindlassError
-from controller.meter import SAMPLE_S
+from controller.guard import LONGEST_PAUSE_S
 from controller.wire import Granted
 from tests.controller.rig import CHANGES, Machine, model, running
 
@@ -50,7 +50,7 @@ async def test_callers_are_served_although_a_call_fails(
         models[0] = model("a", digest="new weights")
         rig.pool.register({spec.name: spec for spec in models})
         await rig.serve("a")
-        await asyncio.sleep(SAMPLE_S)
+        await asyncio.sleep(2 * LONGEST_PAUSE_S)
         await rig.converges()
 
         assert rig.driver.calls[verb] or verb in (Verb.LOGS, Verb.INFO)

@@ -250,7 +250,7 @@ MUTANTS = (
     Mutant("a shrunk budget evicts nobody", "scheduler", "if self.committed_bytes <= self.rules.budget_bytes:", "if True:"),
     Mutant("pinned models go like all others", "scheduler", "if isinstance(answer, Refuse):  #", "if True:  #"),
     Mutant("deadlines are forgotten", "scheduler", "for waiter in self._callers.overdue(now):", "for waiter in ():"),
-    Mutant("a forced unload leaves the leases", "scheduler", "        record.leases.clear()\n", ""),
+    Mutant("a forced unload leaves the leases", "scheduler", "        held.clear()\n", ""),
     Mutant(
         "whoever only loads holds a lease",
         "scheduler",

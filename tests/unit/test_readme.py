@@ -118,7 +118,8 @@ def verbs() -> Iterator[str]:
 def metric_names() -> Iterator[str]:
     """Yield the names under which Prometheus finds what the gateway counts and what the controller tells."""
     told: Mapping[str, Any] = {
-        "memory": {"total_bytes": 1, "pressure_some_avg10": 0.0},
+        "memory": {"total_bytes": 1, "pressure_some_avg10": 0.0, "pressure_full_avg10": 0.0},
+        "guard": {"level": "calm", "stopped": 0, "ended": 0},
         "disk": {"home_total_bytes": 1},
         "thermal": {"zones": [{"name": "cpu", "celsius": 40.0}]},
         "power": {"rails": [{"name": "in", "watts": 5.0}]},
@@ -193,7 +194,8 @@ def test_example_configuration() -> None:
     """The example shows the same defaults as the table, wherever it shows one rather than an example."""
     example = tomllib.loads(re.sub(r"(?m)^#(?=\w+ = )", "", EXAMPLE.read_text(encoding="utf-8")))
     example["engines"] = {"*": example["engines"]["llama-cpp"]}
-    example["memory"].pop("budget")
+    for depends_on_the_box in ("budget", "floor"):
+        example["memory"].pop(depends_on_the_box)
     example["engines"]["*"].pop("image")
     shown = {code(row[0])[0]: written(row[1]) for row in rows("Configure it", first="key")}
 

@@ -1,0 +1,202 @@
+"""
+The guard's eyes: they look at the memory of the box and of every worker, as often as it takes to see a program grow in time.
+
+Nothing is decided here. What was seen goes to the guard, which is pure, and what follows from it is done in the turns.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import structlog
+
+from controller.budget import Budget
+from controller.drivers.base import Driver, Usage
+from controller.errors import EngineError
+from controller.guard import Guard, Level, Sample
+from controller.meter import Meter
+from controller.probes.memory import Supply, read_supply
+from controller.scheduler import Answer, Scheduler
+from controller.spec import ModelName, ModelSpec
+from controller.state import RunId, Status, Worker
+
+log: Final = structlog.get_logger()
+
+PATIENCE_S: Final = 0.05
+"""How long an engine may take to say what its workers hold, before the figures from the last time must do."""
+RUNNING: Final = (Status.STARTING, Status.READY, Status.STOPPING)
+
+
+class Owner(Protocol):
+    """The single writer, as far as the lookout must know it."""
+
+    scheduler: Scheduler
+    budget: Budget
+
+    @property
+    def models(self) -> Mapping[ModelName, ModelSpec]:
+        """The registered models."""
+        ...
+
+    @property
+    def workers(self) -> Mapping[ModelName, Worker]:
+        """The workers as the last turn saw them."""
+        ...
+
+    def look_again(self) -> None:
+        """Take another turn."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    """The memory of one run, and when it was read."""
+
+    run: RunId
+    at_s: float
+    usage: Usage
+    refault_bytes_per_s: float
+
+
+class Lookout:
+    """
+    Looks, tells the guard, and does what it says.
+
+    Attributes:
+        guard: who decides.
+        stopped: how many idle workers were stopped because the budget had shrunk.
+        ended: how many busy ones were ended.
+
+    """
+
+    def __init__(
+        self,
+        *,
+        guard: Guard,
+        driver: Driver,
+        meter: Meter,
+        owner: Owner,
+        clock: Callable[[], float],
+        read: Callable[[], Supply] = read_supply,
+    ) -> None:
+        """Know whom to ask and whom to tell."""
+        self.guard = guard
+        self.stopped = 0
+        self.ended = 0
+        self._driver = driver
+        self._meter = meter
+        self._owner = owner
+        self._clock = clock
+        self._read = read
+        self._seen: dict[ModelName, _Seen] = {}
+        self._asking: set[asyncio.Task[None]] = set()
+        self._stalled: tuple[float, float] | None = None
+
+    async def keep_watching(self) -> None:
+        """Look until cancelled."""
+        try:
+            while True:
+                await self.look()
+                await asyncio.sleep(self.guard.verdict.look_again_s)
+        finally:
+            for task in self._asking:
+                task.cancel()
+
+    async def look(self) -> None:
+        """Look once, and have a turn taken if something follows from it."""
+        # The workers come first: what one of them gives back between the two readings is counted twice, which harms nobody, and
+        # the other way round it would be missed, and another worker would go for it.
+        await self._ask_workers()
+        supply = await asyncio.to_thread(self._read)
+        now, before = self._clock(), self.guard.verdict
+        verdict = self.guard.see(
+            Sample(
+                at_s=now,
+                available_bytes=supply.available_bytes,
+                private_bytes=self._private_bytes(),
+                committed_bytes=self._owner.scheduler.committed_bytes,
+                stall_share=self._stall_share(supply, now),
+                refault_bytes_per_s=sum(self._refaults(m) for m, w in self._owner.workers.items() if w.status is Status.READY),
+                loading=any(w.status is Status.STARTING for w in self._owner.workers.values()),
+            )
+        )
+        if verdict.level is not before.level:
+            log.warning("guard.level", level=verdict.level.value, was=before.level.value, reason=verdict.reason)
+        if verdict.budget_bytes != self._owner.budget.allowed_bytes or verdict.level is Level.CRITICAL:
+            self._owner.budget.allow(verdict.budget_bytes, shortage=verdict.reason)
+            self._owner.look_again()
+
+    def usage(self, model: ModelName) -> Usage | None:
+        """Return the memory of a running worker, as it was seen last."""
+        seen = self._seen.get(model)
+        return seen.usage if seen else None
+
+    # What a turn asks, when it has decided.
+
+    def after_turn(self, scheduler: Scheduler, before: frozenset[ModelName], now: float) -> list[Answer]:
+        """Count who was stopped for want of memory, and end a busy worker if that was not enough."""
+        workers = self._owner.workers
+        held_bytes = sum(workers[m].held_bytes for m in before if m in workers)
+        if held_bytes > self.guard.verdict.budget_bytes and self.guard.verdict.reason:
+            for model in sorted(before - scheduler.desired):
+                self.stopped += 1
+                log.warning("guard.stopped", model=model, reason=self.guard.verdict.reason)
+        leaving = any(w.status in RUNNING and m not in scheduler.desired for m, w in workers.items())
+        victim = self.guard.victim(scheduler.residents(now), leaving=leaving, now=now)
+        if victim is None:
+            return []
+        self.ended += 1
+        log.warning("guard.ended", model=victim, reason=self.guard.verdict.reason)
+        return scheduler.sacrifice(victim)
+
+    # How it looks.
+
+    async def _ask_workers(self) -> None:
+        """Ask for the memory of every worker at once; whoever answers too late is counted the next time."""
+        running = {m: w.run for m, w in self._owner.workers.items() if w.status in RUNNING}
+        self._seen = {m: seen for m, seen in self._seen.items() if running.get(m) == seen.run}
+        if not self._asking:
+            for model, run in running.items():
+                task = asyncio.create_task(self._ask_worker(model, run))
+                self._asking.add(task)
+                task.add_done_callback(self._asking.discard)
+        if self._asking:
+            await asyncio.wait(self._asking, timeout=PATIENCE_S)
+
+    async def _ask_worker(self, model: ModelName, run: RunId) -> None:
+        try:
+            usage = await self._driver.usage(model)
+        except EngineError:  # it may end while it is asked
+            return
+        now, before = self._clock(), self._seen.get(model)
+        rate = 0.0
+        if before is not None and before.run == run and now > before.at_s:
+            rate = max(0, usage.refault_bytes - before.usage.refault_bytes) / (now - before.at_s)
+        self._seen[model] = _Seen(run=run, at_s=now, usage=usage, refault_bytes_per_s=rate)
+        worker, spec = self._owner.workers.get(model), self._owner.models.get(model)
+        if worker is not None and worker.status is Status.READY and worker.run == run and spec is not None:
+            self._meter.saw_memory(spec, usage)
+
+    def _private_bytes(self) -> int:
+        """Add up what the workers hold privately; of one that nobody could ask yet, what it is expected to."""
+        total_bytes = 0
+        for model, worker in self._owner.workers.items():
+            if worker.status not in RUNNING:
+                continue
+            seen, spec = self._seen.get(model), self._owner.models.get(model)
+            if seen is not None:
+                total_bytes += seen.usage.anon_bytes
+            elif spec is not None:
+                total_bytes += spec.footprint.private_bytes
+        return total_bytes
+
+    def _refaults(self, model: ModelName) -> float:
+        seen = self._seen.get(model)
+        return seen.refault_bytes_per_s if seen else 0.0
+
+    def _stall_share(self, supply: Supply, now: float) -> float:
+        before, self._stalled = self._stalled, (now, supply.stalled_s)
+        if before is None or now <= before[0]:
+            return 0.0
+        return max(0.0, supply.stalled_s - before[1]) / (now - before[0])
