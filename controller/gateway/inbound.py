@@ -19,7 +19,11 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Scope = MutableMapping[str, Any]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 T = TypeVar("T")
+Attend = Callable[[Callable[[], None] | None], None]
+"""Takes who is to be called if the connection is lost from now on, or nobody."""
 
+HANG_UPS: Final = "windlass.hang_ups"
+"""The ASGI extension by which our own server offers an `Attend`."""
 JSON: Final = b"application/json"
 BODY_TIMEOUT_S: Final = 60.0
 """How long a body may take to arrive; a caller that trickles it holds nothing but its own connection until then."""
@@ -154,6 +158,31 @@ class Inbound:
             HangUpError: it did.
 
         """
+        attend: Attend | None = self.scope.get("extensions", {}).get(HANG_UPS)
+        if attend is None:
+            return await self._watched(work)
+        task = asyncio.current_task()
+        assert task is not None
+        left = False
+
+        def hang_up() -> None:
+            nonlocal left
+            if not self.complete:
+                left = True
+                task.cancel()
+
+        attend(hang_up)
+        try:
+            return await work
+        except asyncio.CancelledError:
+            if left and task.uncancel() == 0:
+                raise HangUpError("the caller hung up") from None
+            raise
+        finally:
+            attend(None)
+
+    async def _watched(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do the same under a server that tells of a hang-up only who waits for it: a task beside each request does that."""
         try:
             async with asyncio.TaskGroup() as group:
                 watch = group.create_task(self._watch())

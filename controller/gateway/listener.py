@@ -2,13 +2,13 @@
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from controller.gateway.inbound import App
+from controller.gateway.inbound import HANG_UPS, App
 from controller.gateway.problems import Fault, ProblemError
 
 HEAD_TIMEOUT_S: Final = 20.0
@@ -27,7 +27,18 @@ class Listener(HttpToolsProtocol):
         super().__init__(*args, **keywords)  # type: ignore[arg-type]
         self._head_bytes = 0
         self._in_head = True
+        self._head_begun = False
         self._head_timer: asyncio.TimerHandle | None = None
+        self._lost = False
+        self._on_hang_up: Callable[[], None] | None = None
+
+    def attend(self, on_hang_up: Callable[[], None] | None) -> None:
+        """Call this if the connection is lost, or at once if it is already; one request at a time is answered, so it is one."""
+        self._on_hang_up = on_hang_up
+        if on_hang_up is not None:
+            self.flow.resume_reading()  # a connection that is not read from does not tell that it is lost
+            if self._lost:
+                on_hang_up()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Give the first head its time."""
@@ -35,9 +46,12 @@ class Listener(HttpToolsProtocol):
         self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._head_is_late)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timer."""
+        """Forget the timer, and tell whoever works for this caller."""
         self._stop_timer()
         super().connection_lost(exc)
+        self._lost = True
+        if self._on_hang_up is not None:
+            self._on_hang_up()
 
     def data_received(self, data: bytes) -> None:
         """Count what belongs to a head before the parser keeps it."""
@@ -46,17 +60,19 @@ class Listener(HttpToolsProtocol):
             if self._head_bytes > self.max_header_bytes and self._still_in_head(data):
                 return
         super().data_received(data)
-
-    def on_message_begin(self) -> None:
-        """Start the clock of a head."""
-        super().on_message_begin()
-        if self._head_timer is None:
+        if self._head_begun and self._head_timer is None and not self._lost:
             self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._head_is_late)
 
+    def on_message_begin(self) -> None:
+        """Offer to tell of a hang-up."""
+        super().on_message_begin()
+        self._head_begun = True
+        self.scope["extensions"] = {HANG_UPS: self.attend}  # type: ignore[dict-item]  # an extension is whatever two agree on
+
     def on_headers_complete(self) -> None:
-        """Stop the clock of a head."""
+        """Stop the clock of a head; most have none, for they come in one piece."""
         self._stop_timer()
-        self._in_head = False
+        self._head_begun = self._in_head = False
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
