@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 import structlog
+import uvloop
 
 from controller import __version__, engines
 from controller.config import Settings
@@ -45,7 +46,7 @@ FOLDERS: Final = {"models": 0o755, "engines": 0o755, "kv": 0o711}
 
 def run(settings: Settings) -> None:
     """Run the controller until it is told to stop; the workers stay as they are, and the next start adopts them."""
-    asyncio.run(_run_until_signalled(settings))
+    uvloop.run(_run_until_signalled(settings))
 
 
 async def _run_until_signalled(settings: Settings) -> None:

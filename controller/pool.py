@@ -176,7 +176,9 @@ class Pool:
             )
             return
         self._callers[lease] = Caller(listener=listener, route=route)
-        self.look_again()
+        self._deliver(self.scheduler.serve(ModelName(route.model), self.clock()))
+        if lease not in self.scheduler.leases:
+            self.look_again()
 
     def renew(self, message: Renew, listener: Listener) -> None:
         """Take back a lease that a gateway still holds after this controller was restarted."""
@@ -207,7 +209,8 @@ class Pool:
         if held is not None:
             spec = self.models.get(held.model)
             self.meter.served(spec, held.model, message, waited_s=caller.waited_s, total_s=total_s)
-        self.look_again()
+        if held is None or not self.scheduler.is_settled(held.model):
+            self.look_again()
 
     def leave(self, listener: Listener) -> None:
         """End everything a listener holds or waits for: its connection is gone."""

@@ -255,6 +255,30 @@ class Scheduler:
         answers += [self.notice(waiter, position, now) for position, waiter in self._callers.to_tell(now)]
         return answers
 
+    def serve(self, model: ModelName, now: float) -> list[Answer]:
+        """
+        Serve whom *model* can serve as the last turn saw it, which is a step of every turn.
+
+        A caller who finds a resident model with a free place need not wait for the next one.
+        """
+        if not self._residency.is_ready(model):
+            return []
+        answers: list[Answer] = []
+        record, run = self.record(model), self._residency.workers[model].run
+        for waiter in sorted(self._callers.of(model), key=lambda w: self._serving_order(w, now)):
+            if not waiter.load_only:
+                if len(record.leases) >= self._residency.specs[model].parallel or not self._drains.lets_in(waiter, now):
+                    continue
+                self._hold(waiter.lease, model, run, now)
+            self._callers.remove(waiter.lease)
+            answers.append(Grant(lease=waiter.lease, model=model, run=run, waited_s=now - waiter.since_s, bound_s=waiter.bound_s))
+        return answers
+
+    def is_settled(self, model: ModelName) -> bool:
+        """Say whether a lease of *model* that ends changes nothing: nobody waits, and nothing has to leave."""
+        gated = self._residency.is_outdated(model) or model not in self._residency.specs
+        return not (gated or self._callers or self._drains.current)
+
     # One turn, step by step.
 
     def _end_leases(self, now: float) -> Iterator[Answer]:
@@ -317,19 +341,7 @@ class Scheduler:
                 self._leave(model)
 
     def _grant(self, now: float) -> list[Answer]:
-        answers: list[Answer] = []
-        for model in filter(self._residency.is_ready, self._callers.models()):
-            record, run = self.record(model), self._residency.workers[model].run
-            for waiter in sorted(self._callers.of(model), key=lambda w: self._serving_order(w, now)):
-                if not waiter.load_only:
-                    if len(record.leases) >= self._residency.specs[model].parallel or not self._drains.lets_in(waiter, now):
-                        continue
-                    self._hold(waiter.lease, model, run, now)
-                self._callers.remove(waiter.lease)
-                answers.append(
-                    Grant(lease=waiter.lease, model=model, run=run, waited_s=now - waiter.since_s, bound_s=waiter.bound_s)
-                )
-        return answers
+        return [answer for model in self._callers.models() for answer in self.serve(model, now)]
 
     def _admit(self, now: float) -> list[Answer]:
         """Let claimants in, the one with the oldest caller first; who must wait reserves what it waits for."""

@@ -41,6 +41,7 @@ PRIVATE_VERBS: Final = "keys."
 """Verbs that begin so are answered only to this user and to root."""
 MAX_BACKLOG_BYTES: Final = 64 * 1024 * 1024
 """A session that has not read this much is cut."""
+CHUNK_BYTES: Final = 256 * 1024
 _OPEN_TO_GROUP: Final = 0o660
 
 Verb = Callable[[dict[str, Any]], Awaitable[Any]]
@@ -61,16 +62,25 @@ class Session:
         self._writer = writer
         self._max_backlog_bytes = max_backlog_bytes
         self._lost = False
+        self._unsent: list[bytes] = []
+        self._loop = asyncio.get_running_loop()
 
     def send(self, message: Message) -> None:
-        """Send one message; a session that is gone or does not read swallows it."""
+        """Send one message soon, with all others of this moment; a session that is gone or does not read swallows it."""
         if self._lost or self._writer.is_closing():
             return
         if self._writer.transport.get_write_buffer_size() > self._max_backlog_bytes:
             log.warning("session.cut", backlog_bytes=self._writer.transport.get_write_buffer_size())
             self.cut()
             return
-        self._writer.write(encode(message))
+        if not self._unsent:
+            self._loop.call_soon(self._flush)
+        self._unsent.append(encode(message))
+
+    def _flush(self) -> None:
+        if not self._writer.is_closing():
+            self._writer.write(b"".join(self._unsent))
+        self._unsent.clear()
 
     def cut(self) -> None:
         """End the connection at once; whoever was there comes again, and renews its leases."""
@@ -104,7 +114,7 @@ class Server:
     async def listening(self, path: Path) -> AsyncIterator[asyncio.Server]:
         """Listen on *path* as long as the block runs."""
         listener = _bind(path)
-        server = await asyncio.start_unix_server(self._serve, sock=listener, limit=MAX_LINE_BYTES)
+        server = await asyncio.start_unix_server(self._serve, sock=listener, limit=CHUNK_BYTES)
         log.info("server.listening", socket=str(path))
         try:
             yield server
@@ -129,7 +139,7 @@ class Server:
         try:
             async with asyncio.TaskGroup() as calls:
                 running: set[asyncio.Task[None]] = set()
-                while line := await reader.readline():
+                async for line in _lines(reader):
                     self._handle(line, session, calls, running)
                 for call in running:  # whoever asked is gone
                     call.cancel()
@@ -183,6 +193,23 @@ class Server:
             log.exception("call.failed", verb=call.verb)
             text = f"{call.verb} failed for a reason nobody thought of; the controller's log says more"
             session.send(Failed(id=call.id, reason=Reason.UNAVAILABLE, message=text))
+
+
+async def _lines(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
+    """
+    Yield one line after the other, all that came together without waiting in between.
+
+    Raises:
+        ValueError: a line is longer than any of ours.
+
+    """
+    rest = b""
+    while data := await reader.read(CHUNK_BYTES):
+        *lines, rest = (rest + data).split(b"\n")
+        for line in lines:
+            yield line
+        if len(rest) > MAX_LINE_BYTES:
+            raise ValueError(f"wanted a line of at most {MAX_LINE_BYTES} bytes, got more")
 
 
 def _peer_uid(writer: asyncio.StreamWriter) -> int:

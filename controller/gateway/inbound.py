@@ -24,6 +24,8 @@ Attend = Callable[[Callable[[], None] | None], None]
 
 HANG_UPS: Final = "windlass.hang_ups"
 """The ASGI extension by which our own server offers an `Attend`."""
+JOINED: Final = "windlass.joined"
+"""The ASGI extension by which it writes the head and the body of an answer at once; called before both."""
 JSON: Final = b"application/json"
 BODY_TIMEOUT_S: Final = 60.0
 """How long a body may take to arrive; a caller that trickles it holds nothing but its own connection until then."""
@@ -224,6 +226,9 @@ class Inbound:
     ) -> None:
         """Send a whole answer."""
         size = (b"content-length", b"%d" % len(body))
+        join = self.scope.get("extensions", {}).get(JOINED)
+        if join is not None and self.method != "HEAD":  # its answer has no body to be joined with
+            join()
         await self.start(status, content_type, [size, *headers] if headers else [size])
         await self.end(body)
 

@@ -3,18 +3,59 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Any, Final
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from controller.gateway.inbound import HANG_UPS, App
+from controller.gateway.inbound import HANG_UPS, JOINED, App
 from controller.gateway.problems import Fault, ProblemError
 
 HEAD_TIMEOUT_S: Final = 20.0
 """How long a request head may take to arrive, and a new connection to send its first one."""
 KEEP_ALIVE_S: Final = 30
 """How long an idle connection is kept: a client that talks now and then keeps its own."""
+
+
+class Joining:
+    """
+    A transport that can join two writes: the head of an answer and its body go out as one segment and wake their reader once.
+
+    Everything but writing and closing is left to the transport itself.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        """Write to *transport*."""
+        self._transport = transport
+        self._held: list[bytes] | None = None
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  # whatever a transport has
+        """Be the transport in every other respect."""
+        return getattr(self._transport, name)
+
+    def hold(self) -> None:
+        """Keep the next write until the one after it."""
+        self._held = []
+
+    def write(self, data: bytes) -> None:
+        """Write, or keep what is to be joined."""
+        if self._held is None:
+            self._transport.write(data)
+        elif self._held:
+            self._held.append(data)
+            self._flush()
+        else:
+            self._held.append(data)
+
+    def close(self) -> None:
+        """Write what was kept, and close."""
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        held, self._held = self._held, None
+        if held:
+            self._transport.write(b"".join(held))
 
 
 class Listener(HttpToolsProtocol):
@@ -42,7 +83,8 @@ class Listener(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Give the first head its time."""
-        super().connection_made(transport)
+        self._joining = Joining(transport)
+        super().connection_made(self._joining)  # type: ignore[arg-type]
         self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._head_is_late)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -67,7 +109,7 @@ class Listener(HttpToolsProtocol):
         """Offer to tell of a hang-up."""
         super().on_message_begin()
         self._head_begun = True
-        self.scope["extensions"] = {HANG_UPS: self.attend}  # type: ignore[dict-item]  # an extension is whatever two agree on
+        self.scope["extensions"] = {HANG_UPS: self.attend, JOINED: self._joining.hold}  # type: ignore[dict-item]  # an extension is whatever two agree on
 
     def on_headers_complete(self) -> None:
         """Stop the clock of a head; most have none, for they come in one piece."""
