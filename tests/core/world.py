@@ -138,6 +138,12 @@ class World:
         assert not isinstance(lease, RefusedError), lease
         return lease
 
+    def serve(self, model: str) -> list[Answer]:
+        """Serve who can be served without a turn, as is done for whoever asks."""
+        answers = self.scheduler.serve(ModelName(model), self.now)
+        self._take(answers)
+        return answers
+
     def leave(self, lease: LeaseId, *, served: bool = False) -> None:
         """Hang up, or finish."""
         held = self.held.pop(lease, None)

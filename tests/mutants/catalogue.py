@@ -187,6 +187,28 @@ MUTANTS = (
         "len(record.leases) >= self._residency.specs[model].parallel",
         "len(record.leases) > self._residency.specs[model].parallel",
     ),
+    Mutant("who still loads serves", "scheduler", "        if not self._residency.is_ready(model):\n            return []\n", ""),
+    Mutant(
+        "a drain hangs on no lease", "scheduler", "(gated or self._callers or self._drains.current)", "(gated or self._callers)"
+    ),
+    Mutant(
+        "nobody waits for a lease",
+        "scheduler",
+        "(gated or self._callers or self._drains.current)",
+        "(gated or self._drains.current)",
+    ),
+    Mutant(
+        "what was removed stays",
+        "scheduler",
+        " or model not in self._residency.specs\n        return not",
+        "\n        return not",
+    ),
+    Mutant(
+        "what is outdated stays",
+        "scheduler",
+        "gated = self._residency.is_outdated(model) or model not in",
+        "gated = model not in",
+    ),
     Mutant("the gate is not asked", "scheduler", " or not self._drains.lets_in(waiter, now):", ":"),
     Mutant(
         "batch callers starve", "scheduler", "steps_back and now - waiter.since_s < self.rules.batch_patience_s", "steps_back"

@@ -5,7 +5,7 @@ import pytest
 from controller.forecast import LOAD_MARGIN_S, LOAD_SLACK
 from controller.scheduler import Grant
 from controller.state import LeaseId
-from tests.core.box import A, B, box, hold, last, settle
+from tests.core.box import A, B, box, hold, last, load, settle
 from tests.core.world import model_spec
 
 
@@ -104,3 +104,62 @@ def test_the_queue_can_be_looked_at() -> None:
     assert not world.scheduler.has_callers(B)
     world.leave(LeaseId("nobody"))
     assert world.scheduler.waiting == 2
+
+
+def test_a_free_place_is_granted_without_a_turn() -> None:
+    """Who finds a resident model with a place left is served where it asks, and whoever comes next waits for the turn."""
+    world = box(model_spec("a", parallel=2))
+    hold(world, A)
+    second, third = world.must_ask("a"), world.must_ask("a")
+    world.serve("a")
+
+    assert last(world.grants) == second
+    assert third in world.waiting
+
+
+def test_nothing_is_granted_without_a_turn_on_a_model_that_still_loads() -> None:
+    """What the last turn did not see ready is not ready."""
+    world = box(model_spec("a"))
+    world.must_ask("a")
+    world.turn()
+    assert world.serve("a") == []
+    world.settle()
+
+    assert world.serve("a") == []
+
+
+def test_nothing_is_granted_without_a_turn_on_what_is_to_be_loaded_anew() -> None:
+    """A worker whose description has changed a moment ago serves nobody else."""
+    world = box(model_spec("a"))
+    load(world, A)
+    world.scheduler.outdate([A])
+    lease = world.must_ask("a")
+
+    assert world.serve("a") == []
+    assert lease in world.waiting
+
+
+def test_a_lease_that_ends_changes_nothing_where_nobody_waits_and_nothing_leaves() -> None:
+    """With a caller in the queue, a drain or a changed description, the next turn has something to do."""
+    world = box(model_spec("a"), model_spec("b"))
+    hold(world, A)
+    assert world.scheduler.is_settled(A)
+    claimant = world.must_ask("b")
+    assert not world.scheduler.is_settled(A)
+    world.turn()
+    world.leave(claimant)
+    assert world.scheduler.drains
+    assert not world.scheduler.is_settled(A)
+    world.turn()
+    assert world.scheduler.is_settled(A)
+    world.scheduler.outdate([A])
+    assert not world.scheduler.is_settled(A)
+
+
+def test_a_lease_of_a_removed_model_that_ends_is_news() -> None:
+    """Its worker can go."""
+    world = box(model_spec("a"))
+    hold(world, A)
+    world.register([])
+
+    assert not world.scheduler.is_settled(A)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
+from controller.errors import RefusedError
 from controller.scheduler import Rules
 from controller.spec import ModelSpec, Tier
 from controller.state import Status
@@ -78,10 +79,13 @@ class Appliance(RuleBasedStateMachine):
         batch=st.booleans(),
         load_only=st.sampled_from([False, False, False, True]),
         deadline_s=st.sampled_from([None, None, None, 1.0, 100.0]),
+        at_once=st.booleans(),
     )
-    def ask(self, model: str, batch: bool, load_only: bool, deadline_s: float | None) -> None:
-        """Somebody asks."""
-        self.world.ask(model, batch=batch, load_only=load_only, deadline_s=deadline_s)
+    def ask(self, model: str, batch: bool, load_only: bool, deadline_s: float | None, at_once: bool) -> None:
+        """Somebody asks, and is served at once if that can be."""
+        lease = self.world.ask(model, batch=batch, load_only=load_only, deadline_s=deadline_s)
+        if at_once and not isinstance(lease, RefusedError):
+            self.world.serve(model)
 
     @precondition(lambda self: self.world.waiting or self.world.held)
     @rule(data=st.data(), served=st.booleans())
