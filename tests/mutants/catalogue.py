@@ -276,8 +276,8 @@ MUTANTS = (
     Mutant(
         "whoever only loads holds a lease",
         "scheduler",
-        "                if not waiter.load_only:\n",
-        "                if True:\n",
+        "            if not waiter.load_only:\n",
+        "            if True:\n",
     ),
     Mutant("the dead stay dead", "scheduler", "            self._residency.lose(model)\n", "            pass\n"),
     Mutant(
