@@ -60,6 +60,9 @@ peer: images ## table: a small model's warm swap beside that of llama.cpp's own 
 trace: images ## table: twelve clients in turn, and a Zipf trace, through Windlass and through llama.cpp's own router
 	@$(BENCH)
 
+simulate: venv ## table: the scheduler under load on a virtual clock, beside simpler policies
+	@$(PYTHON) -m bench.simulator
+
 soak: images ## table: 200 clients, 5 models, 3 minutes, with hang-ups and kills
 	@$(BENCH)
 
@@ -73,4 +76,4 @@ venv: .venv/.locked
 engine: venv
 	@images/setup.sh engine
 
-.PHONY: help run down images test test-fast mutants check format lock capacity swap peer trace soak bench venv engine
+.PHONY: help run down images test test-fast mutants check format lock capacity swap peer trace simulate soak bench venv engine
