@@ -36,8 +36,8 @@ _OOM_SCORE_ADJ: Final = 500
 """If the machine runs out in spite of everything, a worker is a better loss than the controller or the engine."""
 _JOB_OOM_SCORE_ADJ: Final = 800
 """And a build is a better loss than a worker: it starts again by itself."""
-_JOB_CPU_SHARES: Final = 2
-"""The least there is, against 1024 of everybody else: a build takes the cores that nobody else wants."""
+_JOB_CPU_SHARES: Final = 64
+"""Against 1024 of everybody else: a build takes the cores that nobody else wants, and yet it ends where there are none."""
 _NVIDIA: Final = "nvidia"
 
 Body = dict[str, object]

@@ -46,6 +46,7 @@ class WeightsHeader:
         chat: it carries a chat template.
         tools: the chat template speaks of tools.
         embeddings: it is an embedding model (pooling is declared), not a generator.
+        stored: how most of its weights are stored, such as `bf16`, `f32` or `q4_0`; empty if that has no name here.
 
     """
 
@@ -64,6 +65,7 @@ class WeightsHeader:
     chat: bool
     tools: bool
     embeddings: bool
+    stored: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ import hashlib
 import os
 import stat
 import struct
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,11 @@ _BLOCKS: Final[Mapping[int, tuple[int, int]]] = {
     28: (1, 8), 29: (256, 56), 30: (1, 2), 34: (256, 54), 35: (256, 66), 39: (32, 17), 40: (64, 36), 41: (128, 18),
 }  # fmt: skip
 """Values and bytes of one block, by tensor type."""
+_NAMES: Final[Mapping[int, str]] = {
+    0: "f32", 1: "f16", 2: "q4_0", 3: "q4_1", 6: "q5_0", 7: "q5_1", 8: "q8_0", 10: "q2_k", 11: "q3_k", 12: "q4_k", 13: "q5_k",
+    14: "q6_k", 20: "iq4_nl", 23: "iq4_xs", 30: "bf16",
+}  # fmt: skip
+"""What the usual tensor types are called."""
 
 _STRING: Final = 8
 _ARRAY: Final = 9
@@ -198,13 +204,13 @@ def _read(cursor: _Cursor) -> Gguf:
     tensors = cursor.count("tensors", least_bytes=24, most=MAX_TENSORS)
     keys = cursor.count("keys", least_bytes=13, most=MAX_KEYS)
     values = _read_values(cursor, keys)
-    parameters, weights_bytes = _read_tensors(cursor, tensors, _alignment(cursor, values))
+    data = _read_tensors(cursor, tensors, _alignment(cursor, values))
     facts = _Facts(cursor.error, values)
     kind = facts.text("general.type") or "model"
     if kind != "model":
         raise cursor.error(f"wanted a model, got a file of type {kind!r}; name the model with `file`, an adapter with `lora`")
     sha256 = hashlib.sha256(memoryview(cursor.bytes)[: cursor.place]).hexdigest()
-    return Gguf(header=_header(facts, parameters=parameters, weights_bytes=weights_bytes), sha256=sha256, kind=kind)
+    return Gguf(header=_header(facts, data), sha256=sha256, kind=kind)
 
 
 def _read_values(cursor: _Cursor, keys: int) -> dict[str, Value]:
@@ -261,28 +267,38 @@ def _alignment(cursor: _Cursor, values: Mapping[str, Value]) -> int:
     return value
 
 
-def _read_tensors(cursor: _Cursor, tensors: int, alignment: int) -> tuple[int, int]:
-    """Return how many numbers and how many bytes the tensors have, having checked that the file holds them all."""
-    parameters = weights_bytes = place = 0
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Data:
+    """How many numbers and bytes the tensors have, and how most of them are stored."""
+
+    parameters: int
+    weights_bytes: int
+    stored: str
+
+
+def _read_tensors(cursor: _Cursor, tensors: int, alignment: int) -> _Data:
+    """Add up the tensors, having checked that the file holds them all."""
+    counts: Counter[int] = Counter()
+    weights_bytes = place = 0
     if tensors == 0:
         raise cursor.error("has no tensors; it is a vocabulary, not a model")
     for _ in range(tensors):
         name = cursor.string()[:80].decode("utf-8", "replace")
-        count, size = _read_shape(cursor, name)
+        kind, count, size = _read_shape(cursor, name)
         offset = cursor.number(_U64)
         if offset != place:
             raise cursor.error(f"its tensor {name!r} starts at {offset}, wanted {place}; it is damaged")
-        parameters += count
+        counts[kind] += count
         weights_bytes += size
         place += _padded(size, alignment)
         end = offset + size
     wanted = _padded(cursor.place, alignment) + end
     if wanted > cursor.size:
         raise cursor.incomplete(wanted)
-    return parameters, weights_bytes
+    return _Data(parameters=counts.total(), weights_bytes=weights_bytes, stored=_NAMES.get(counts.most_common(1)[0][0], ""))
 
 
-def _read_shape(cursor: _Cursor, name: str) -> tuple[int, int]:
+def _read_shape(cursor: _Cursor, name: str) -> tuple[int, int, int]:
     dimensions = cursor.number(_U32)
     if dimensions > MAX_DIMENSIONS:
         raise cursor.error(f"its tensor {name!r} has {dimensions} dimensions, wanted at most {MAX_DIMENSIONS}; it is damaged")
@@ -296,7 +312,7 @@ def _read_shape(cursor: _Cursor, name: str) -> tuple[int, int]:
         count *= length
     if count == 0 or (shape[0] if shape else 1) % values:
         raise cursor.error(f"its tensor {name!r} has the shape {shape}, which its type cannot have; it is damaged")
-    return count, count // values * size
+    return kind, count, count // values * size
 
 
 def _padded(place: int, alignment: int) -> int:
@@ -336,7 +352,7 @@ class _Facts:
         return value
 
 
-def _header(facts: _Facts, *, parameters: int, weights_bytes: int) -> WeightsHeader:
+def _header(facts: _Facts, data: _Data) -> WeightsHeader:
     family = facts.text("general.architecture")
     if not family:
         raise facts.error("does not name its architecture; it is no language model")
@@ -354,8 +370,8 @@ def _header(facts: _Facts, *, parameters: int, weights_bytes: int) -> WeightsHea
     return WeightsHeader(
         format="gguf",
         architecture=family,
-        weights_bytes=weights_bytes,
-        parameters=parameters,
+        weights_bytes=data.weights_bytes,
+        parameters=data.parameters,
         layers=facts.whole(f"{family}.block_count"),
         embedding_length=width,
         feed_forward_length=max(facts.whole(f"{family}.feed_forward_length", 4 * width), experts),
@@ -367,4 +383,5 @@ def _header(facts: _Facts, *, parameters: int, weights_bytes: int) -> WeightsHea
         chat=bool(template) and not embeddings,
         tools="tools" in template and not embeddings,
         embeddings=embeddings,
+        stored=data.stored,
     )

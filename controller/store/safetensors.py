@@ -10,6 +10,7 @@ import json
 import math
 import os
 import stat
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +53,7 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Tensors:
-    parameters: int
+    counts: Counter[str]
     weights_bytes: int
     raw: bytes
 
@@ -71,11 +72,12 @@ def read_checkpoint(folder: Path, names: tuple[str, ...]) -> Checkpoint:
     """
     files = _shards(folder, names)
     digest = hashlib.sha256()
-    parameters = weights_bytes = 0
+    counts: Counter[str] = Counter()
+    weights_bytes = 0
     for name in files:
         tensors = _read_tensors(folder / name)
         digest.update(tensors.raw)
-        parameters += tensors.parameters
+        counts += tensors.counts
         weights_bytes += tensors.weights_bytes
     raw = _read_bytes(folder / "config.json", MAX_JSON_BYTES)
     digest.update(raw)
@@ -87,7 +89,7 @@ def read_checkpoint(folder: Path, names: tuple[str, ...]) -> Checkpoint:
         )
     header = _header(
         _Config(_error(folder / "config.json"), config),
-        parameters=parameters,
+        counts=counts,
         weights_bytes=weights_bytes,
         template=template,
         pooled=(folder / "modules.json").is_file(),
@@ -184,31 +186,31 @@ def _read_tensors(path: Path) -> _Tensors:
         raise error(f"wanted a header that starts with {{, got {raw[:4]!r}; it is no safetensors file")
     described = _parse(path, raw)
     described.pop("__metadata__", None)
-    parameters, weights_bytes = _check_places(error, described)
+    counts, weights_bytes = _check_places(error, described)
     if 8 + length + weights_bytes != size:
         wanted = 8 + length + weights_bytes
         if wanted > size:
             raise error(f"is incomplete: wanted {wanted} bytes, got {size}; copy it again, or wait for the copy to end")
         raise error(f"wanted {wanted} bytes, as its header says, got {size}; it is damaged")
-    return _Tensors(parameters=parameters, weights_bytes=weights_bytes, raw=raw)
+    return _Tensors(counts=counts, weights_bytes=weights_bytes, raw=raw)
 
 
-def _check_places(error: Callable[[str], WeightsError], described: Mapping[str, Any]) -> tuple[int, int]:
-    """Return how many numbers and bytes the tensors have, having checked that they lie end to end."""
+def _check_places(error: Callable[[str], WeightsError], described: Mapping[str, Any]) -> tuple[Counter[str], int]:
+    """Return how many numbers of each type and bytes the tensors have, having checked that they lie end to end."""
     places: list[tuple[int, int, str]] = []
-    parameters = 0
+    counts: Counter[str] = Counter()
     for name, tensor in described.items():
         count, start, end = _check_tensor(error, name, tensor)
         places.append((start, end, name))
-        parameters += count
-    if parameters == 0:
+        counts[tensor["dtype"]] += count
+    if counts.total() == 0:
         raise error("has no numbers in it; it is not a model")
     place = 0
     for start, end, name in sorted(places):
         if start != place:
             raise error(f"its tensor {name[:80]!r} starts at {start}, wanted {place}; it is damaged")
         place = end
-    return parameters, place
+    return counts, place
 
 
 def _check_tensor(error: Callable[[str], WeightsError], name: str, tensor: object) -> tuple[int, int, int]:
@@ -264,7 +266,7 @@ class _Config:
         return family, first
 
 
-def _header(config: _Config, *, parameters: int, weights_bytes: int, template: str, pooled: bool) -> WeightsHeader:
+def _header(config: _Config, *, counts: Counter[str], weights_bytes: int, template: str, pooled: bool) -> WeightsHeader:
     family, class_name = config.architecture()
     width = config.whole("hidden_size", "n_embd", "d_model", "dim")
     heads = config.whole("num_attention_heads", "n_head", "num_heads", "n_heads")
@@ -273,7 +275,7 @@ def _header(config: _Config, *, parameters: int, weights_bytes: int, template: s
         format="safetensors",
         architecture=family,
         weights_bytes=weights_bytes,
-        parameters=parameters,
+        parameters=counts.total(),
         layers=config.whole("num_hidden_layers", "n_layer", "num_layers", "n_layers"),
         embedding_length=width,
         feed_forward_length=config.whole("intermediate_size", "n_inner", "ffn_dim", "hidden_dim", default=4 * width),
@@ -285,4 +287,5 @@ def _header(config: _Config, *, parameters: int, weights_bytes: int, template: s
         chat=bool(template) and not embeddings,
         tools="tools" in template and not embeddings,
         embeddings=embeddings,
+        stored=counts.most_common(1)[0][0].lower(),
     )

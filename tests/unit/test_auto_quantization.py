@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from controller.engines.base import WeightsHeader
-from controller.engines.builds import Quantization, estimate_bytes
+from controller.engines.builds import Quantization, best_first, estimate_bytes
 from controller.engines.builds.auto import best_fit
 from controller.errors import ModelError
 from controller.units import MIB
@@ -40,7 +40,7 @@ def size(quantization: Quantization) -> int:
     return estimate_bytes(HEADER, quantization) + PRIVATE_BYTES
 
 
-@pytest.mark.parametrize("best", list(Quantization))
+@pytest.mark.parametrize("best", best_first(HEADER))
 def test_the_best_that_fits_is_chosen(best: Quantization) -> None:
     """With room for one and not a byte more, it is that one, and the reason names it and both figures."""
     choice = best_fit(HEADER, needed_bytes=needed, limit_bytes=size(best), as_it_is=False)

@@ -6,13 +6,13 @@ import pytest
 
 from controller.engines.base import WeightsHeader
 from controller.engines.builds import (
-    BEST_FIRST,
     Adapter,
     AdapterFormat,
     BuildRecipe,
     Quantization,
     SourceDescription,
     Want,
+    best_first,
     estimate_bytes,
     recipe,
 )
@@ -109,9 +109,9 @@ def test_the_steps_lead_to_what_is_wanted(source: SourceDescription, quantizatio
 
 def test_what_is_converted_on_the_way_to_less_keeps_all_bits() -> None:
     """A 4-bit file is made from sixteen bits, never from eight."""
-    first = recipe(checkpoint(), llama(Quantization.Q4_0)).steps[0]
+    first = [recipe(checkpoint(stored=stored), llama(Quantization.Q4_0)).steps[0] for stored in ("bf16", "f16", "f32")]
 
-    assert "bf16" in first.argv
+    assert ["bf16", "f16", "f16"] == [step.argv[step.argv.index("--stored") + 1] for step in first]
 
 
 def test_an_adapter_for_transformers_becomes_a_checkpoint() -> None:
@@ -153,6 +153,14 @@ def test_an_adapter_is_worth_a_build_of_the_same_size() -> None:
     assert recipe(gguf(ready()), llama(Quantization.BF16)).steps
 
 
+@pytest.mark.parametrize(("stored", "best"), [("bf16", Quantization.BF16), ("f16", Quantization.F16), ("f32", Quantization.F16)])
+def test_sixteen_bits_are_those_that_lose_least(stored: str, best: Quantization) -> None:
+    """Of an older checkpoint, bfloat16 would lose as much as eight bits do."""
+    source = checkpoint(stored=stored)
+
+    assert best == best_first(source.header)[0] == recipe(source, llama(None)).quantization
+
+
 @pytest.mark.parametrize(
     ("quantization", "published_bytes"),
     [
@@ -169,7 +177,7 @@ def test_estimates_agree_with_files_that_exist(quantization: Quantization, publi
 
 def test_estimates_fall_from_the_best_to_the_smallest() -> None:
     """A choice that goes through them in order finds the best that fits."""
-    sizes = [estimate_bytes(header(), quantization) for quantization in BEST_FIRST]
+    sizes = [estimate_bytes(header(), quantization) for quantization in best_first(header())]
 
     assert sorted(sizes, reverse=True) == sizes
 

@@ -177,7 +177,7 @@ def test_a_build_is_sealed_as_a_worker_is() -> None:
     differs = {key for key in host if host[key] != of_worker.get(key)}
     assert differs == {"PidsLimit", "OomScoreAdj", "CpuShares", "NanoCpus"}
     assert set(of_worker) - set(host) == {"Devices", "DeviceRequests"}
-    assert (host["CpuShares"], host["NanoCpus"], host["OomScoreAdj"] > of_worker["OomScoreAdj"]) == (2, 1_500_000_000, True)
+    assert (host["CpuShares"], host["NanoCpus"], host["OomScoreAdj"] > of_worker["OomScoreAdj"]) == (64, 1_500_000_000, True)
     assert (body["Entrypoint"], body["Cmd"], body["Env"]) == (["/usr/local/bin/llama-quantize"], ["in", "out"], ["B=2"])
     assert (body["User"], body["NetworkDisabled"]) == ("64001:64000", True)
     assert body["Labels"] == {

@@ -52,6 +52,7 @@ def test_gguf_header_is_read(tmp_path: Path) -> None:
             chat=True,
             tools=True,
             embeddings=False,
+            stored="f32",
         )
         == header
     )
@@ -63,7 +64,7 @@ def test_gguf_of_quantised_tensors_is_measured_in_blocks(tmp_path: Path) -> None
 
     header = read_gguf(_written(tmp_path, raw)).header
 
-    assert (204, 192) == (header.weights_bytes, header.parameters)
+    assert (204, 192, "q8_0") == (header.weights_bytes, header.parameters, header.stored)
 
 
 def test_gguf_tensors_lie_one_after_the_other(tmp_path: Path) -> None:
@@ -290,6 +291,7 @@ def test_checkpoint_is_read(tmp_path: Path) -> None:
         chat=True,
         tools=True,
         embeddings=False,
+        stored="bf16",
     ) == _read_checkpoint(folder)
 
 

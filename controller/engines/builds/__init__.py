@@ -4,7 +4,7 @@ What a build does to make the file an engine loads fastest: the steps, each a se
 Pure: a source is described by whoever has read its folder, and the answer is a recipe as data. Nothing here runs.
 """
 
-from controller.engines.builds.quantization import BEST_FIRST, Quantization, estimate_bytes
+from controller.engines.builds.quantization import Quantization, best_first, estimate_bytes
 from controller.engines.builds.recipe import recipe
 from controller.engines.builds.values import (
     OUT_MOUNT,
@@ -18,7 +18,6 @@ from controller.engines.builds.values import (
 )
 
 __all__ = [
-    "BEST_FIRST",
     "OUT_MOUNT",
     "SOURCE_MOUNT",
     "Adapter",
@@ -28,6 +27,7 @@ __all__ = [
     "Quantization",
     "SourceDescription",
     "Want",
+    "best_first",
     "estimate_bytes",
     "recipe",
 ]

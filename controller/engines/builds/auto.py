@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from controller.engines.base import WeightsHeader
-from controller.engines.builds.quantization import BEST_FIRST, Quantization, estimate_bytes
+from controller.engines.builds.quantization import Quantization, best_first, estimate_bytes
 from controller.engines.builds.recipe import WORTHWHILE
 from controller.errors import ModelError
 from controller.units import format_bytes
@@ -49,7 +49,7 @@ def best_fit(header: WeightsHeader, *, needed_bytes: Callable[[WeightsHeader], i
         return Choice(quantization=None, reason=f"auto: as it is, {format_bytes(needed_bytes(header))}, it {room}")
     largest_bytes = _largest_bytes(header, as_it_is=as_it_is)
     smallest_bytes = needed_bytes(header)
-    for quantization in BEST_FIRST:
+    for quantization in best_first(header):
         stored_bytes = estimate_bytes(header, quantization)
         if stored_bytes > largest_bytes:
             continue

@@ -16,7 +16,9 @@ class Quantization(enum.StrEnum):
     """How matrices are stored; norms and biases always keep 32 bits."""
 
     BF16 = "bf16"
-    """Sixteen bits a weight: nothing is lost from a checkpoint of sixteen bits."""
+    """Sixteen bits a weight, as most checkpoints have them: nothing is lost from those."""
+    F16 = "f16"
+    """Sixteen bits a weight, three more of them for precision and fewer for range: as older checkpoints have them."""
     Q8_0 = "q8_0"
     """8.5 bits a weight: hard to tell from the original."""
     Q4_K_M = "q4_k_m"
@@ -25,12 +27,11 @@ class Quantization(enum.StrEnum):
     """4.5 bits a weight in the plainest layout: the smallest and the fastest, and the one that loses most."""
 
 
-BEST_FIRST: Final = (Quantization.BF16, Quantization.Q8_0, Quantization.Q4_K_M, Quantization.Q4_0)
-"""From the one that loses nothing to the one that takes least memory."""
-
-_BITS: Final = {"f32": 32.0, "bf16": 16.0, "q8_0": 8.5, "q6_k": 6.5625, "q5_0": 5.5, "q4_k": 4.5, "q4_0": 4.5}
+_BITS: Final = {"f32": 32.0, "bf16": 16.0, "f16": 16.0, "q8_0": 8.5, "q6_k": 6.5625, "q5_0": 5.5, "q4_k": 4.5, "q4_0": 4.5}
 _SMALLER_BLOCKS: Final = {"q4_k": "q5_0", "q6_k": "q8_0"}
 """What a matrix gets instead whose rows are no multiple of the 256 weights of a K-block."""
+_PRECISE: Final = ("f16", "f32")
+"""Sources with more bits of precision than bfloat16 keeps."""
 _K_BLOCK: Final = 256
 _BLOCK: Final = 32
 _TOKENIZER_ENTRY_BYTES: Final = 40
@@ -55,17 +56,29 @@ class _Matrices:
     width: int
     feed_forward: int
 
+    @property
+    def total(self) -> int:
+        """All weights that can be stored in fewer bits."""
+        return self.output + self.other_embedding + self.attention_value + self.feed_forward_down + self.rest
+
+
+def sixteen_bits(header: WeightsHeader) -> Quantization:
+    """Return the one of sixteen bits that loses nothing, or least, of the source."""
+    return Quantization.F16 if header.stored in _PRECISE else Quantization.BF16
+
+
+def best_first(header: WeightsHeader) -> tuple[Quantization, ...]:
+    """Return the choices for a source, from the one that loses nothing to the one that takes least memory."""
+    return (sixteen_bits(header), Quantization.Q8_0, Quantization.Q4_K_M, Quantization.Q4_0)
+
 
 def estimate_bytes(header: WeightsHeader, quantization: Quantization) -> int:
     """Compute how large the GGUF of a model will be; within 3 % for the usual dense families."""
     matrices = _count(header)
     bits = _BITS["f32"] * matrices.vectors
     match quantization:
-        case Quantization.BF16 | Quantization.Q8_0:
-            flat = (
-                matrices.output + matrices.other_embedding + matrices.attention_value + matrices.feed_forward_down + matrices.rest
-            )
-            bits += flat * _bits(quantization.value, matrices.width)
+        case Quantization.BF16 | Quantization.F16 | Quantization.Q8_0:
+            bits += matrices.total * _bits(quantization.value, matrices.width)
         case Quantization.Q4_0 | Quantization.Q4_K_M:
             bits += _four_bit_bits(header, matrices, quantization)
     return int(bits / 8) + _overhead_bytes(header)

@@ -12,7 +12,7 @@ from typing import Final
 
 from controller.engines.base import WeightsHeader
 from controller.engines.builds import steps
-from controller.engines.builds.quantization import Quantization, estimate_bytes
+from controller.engines.builds.quantization import Quantization, estimate_bytes, sixteen_bits
 from controller.engines.builds.values import AdapterFormat, BuildRecipe, BuildStep, SourceDescription, Want
 from controller.errors import ModelError
 from controller.units import format_bytes
@@ -22,7 +22,9 @@ CHECKPOINT_NAME: Final = "model"
 WORTHWHILE: Final = 0.95
 """A build that only stores weights anew must make them smaller than this share of what they are."""
 _TOKENIZERS: Final = frozenset({"tokenizer.json", "tokenizer.model", "vocab.txt"})
-_PARTS: Final = "gguf", "safetensors"
+_FORMATS: Final = ("gguf", "safetensors")
+_CONVERTED: Final = (Quantization.BF16, Quantization.F16, Quantization.Q8_0)
+"""What the converter writes by itself."""
 
 
 def recipe(source: SourceDescription, want: Want) -> BuildRecipe:
@@ -33,11 +35,11 @@ def recipe(source: SourceDescription, want: Want) -> BuildRecipe:
         ModelError: this cannot be made of that, or need not be.
 
     """
-    if source.header.format not in _PARTS:
+    if source.header.format not in _FORMATS:
         raise ModelError(f"builds start from GGUF or safetensors, got {source.header.format!r}")
     match want.engine:
         case "llama-cpp":
-            return _gguf(source, want.quantization or Quantization.BF16)
+            return _gguf(source, want.quantization or sixteen_bits(source.header))
         case "transformers":
             return _checkpoint(source, want.quantization)
         case _:
@@ -134,8 +136,8 @@ def _from_checkpoint(line: _Line, source: SourceDescription, wanted: Quantizatio
             leaves_bytes=header.weights_bytes,
         )
         folder = line.here
-    last = len(peft) == len(source.adapters) and wanted in (Quantization.BF16, Quantization.Q8_0)
-    stored = wanted if last else Quantization.BF16
+    last = len(peft) == len(source.adapters) and wanted in _CONVERTED
+    stored = wanted if last else sixteen_bits(header)
     name = GGUF_NAME if last else "converted.gguf"
     line.add(
         steps.convert(folder, steps.in_out(name), stored=stored, header=header),

@@ -67,7 +67,7 @@ class Want:
 
     Attributes:
         engine: the engine that will load it.
-        quantization: how its weights are to be stored; None is as they are.
+        quantization: how its weights are to be stored; None is as they are, and for a GGUF in sixteen bits.
 
     """
 

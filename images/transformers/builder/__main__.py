@@ -46,7 +46,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     verbs = parser.add_subparsers(required=True)
     convert = verbs.add_parser("convert", help="checkpoint to GGUF")
     convert.add_argument("--checkpoint", type=Path, required=True)
-    convert.add_argument("--stored", choices=("bf16", "q8_0"), required=True)
+    convert.add_argument("--stored", choices=("bf16", "f16", "q8_0"), required=True)
     convert.add_argument("--out", type=Path, required=True)
     convert.set_defaults(step=_convert)
     merge = verbs.add_parser("merge", help="checkpoint and PEFT adapters to checkpoint")
