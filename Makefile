@@ -9,6 +9,8 @@ ENGINES ?= llama-cpp transformers
 # Another Compose file on top, such as compose/dev.yaml.
 COMPOSE_EXTRA ?=
 PYTEST_ARGS ?=
+# Parts of `make bench`, with commas between; all of them without it.
+ONLY ?=
 BENCH = $(WITH_ENGINE) env $$(<build/images.env) $(PYTHON) -m bench.$@
 
 help: ## list these commands
@@ -66,7 +68,8 @@ simulate: venv ## table: the scheduler under load on a virtual clock, beside sim
 soak: images ## table: 200 clients, 5 models, 3 minutes, with hang-ups and kills
 	@$(BENCH)
 
-bench: capacity swap soak ## all of the tables
+bench: images ## everything that is measured, in one run: a table, build/bench/bench.json, pictures
+	@$(BENCH) $(addprefix --only ,$(ONLY))
 
 venv: .venv/.locked
 .venv/.locked: requirements/dev.lock pyproject.toml

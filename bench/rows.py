@@ -47,6 +47,15 @@ class Row:
     limit: str = ""
     met: bool | None = None
 
+    @property
+    def figure(self) -> str:
+        """Return the value with its unit, as people read it."""
+        return f"{_figure(self.value)} {self.unit}".rstrip()
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the row as plain JSON values."""
+        return asdict(self)
+
 
 def at_most(name: str, value: float, unit: str, most: float, *, published: str = "", limit: str = "") -> Row:
     """Make a row whose value must not exceed *most*."""
@@ -80,19 +89,30 @@ def publish(name: str, title: str, rows: Sequence[Row], *, series: Mapping[str, 
         series: figures over time or over load that the rows are the sum of, as plain JSON values; the plots are made of them.
 
     """
-    table = Table(title=title, title_justify="left")
-    for heading in ("measured", "value", "goal", "published", "limit", "met"):
-        table.add_column(heading, justify="right" if heading == "value" else "left")
-    for row in rows:
-        met = "" if row.met is None else "[green]yes[/]" if row.met else "[red]no[/]"
-        table.add_row(row.name, f"{_figure(row.value)} {row.unit}".rstrip(), row.goal, row.published, row.limit, met)
-    console.print(table)
+    console.print(table(title, rows))
     OUT.mkdir(parents=True, exist_ok=True)
     path = OUT / f"{name}.json"
-    content = {"title": title, "rows": [asdict(row) for row in rows], "series": dict(series or {})}
+    content = {"title": title, "rows": [row.as_json() for row in rows], "series": dict(series or {})}
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     console.print(f"written to {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")
     return all(row.met is not False for row in rows)
+
+
+def read_part(path: Path) -> tuple[str, list[Row], dict[str, Any]]:
+    """Read what `publish` wrote: the title, the rows and the series."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return content["title"], [Row(**row) for row in content["rows"]], content["series"]
+
+
+def table(title: str, rows: Sequence[Row]) -> Table:
+    """Lay rows out for people."""
+    made = Table(title=title, title_justify="left")
+    for heading in ("measured", "value", "goal", "published", "limit", "met"):
+        made.add_column(heading, justify="right" if heading == "value" else "left")
+    for row in rows:
+        met = "" if row.met is None else "[green]yes[/]" if row.met else "[red]no[/]"
+        made.add_row(row.name, row.figure, row.goal, row.published, row.limit, met)
+    return made
 
 
 def _figure(value: float | str) -> str:
