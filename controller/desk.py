@@ -122,6 +122,7 @@ class Desk:
                 worker=pool.workers.get(spec.name),
                 record=pool.scheduler.record(spec.name),
                 measured=pool.meter.ledger.find(pool.host.ledger_key(spec)),
+                drift=pool.lookout.drift(spec.name),
                 now=now,
             )
             for spec in pool.models.values()

@@ -7,7 +7,7 @@ The kernel charges a container with its private memory and with the pages of the
 
 A measurement replaces the estimate when it is larger, always; when it is smaller, only after the model has been asked for half of
 its context at least once, since buffers that nobody has used yet do not show. It never falls below what was seen, and after the
-kernel killed a run at its limit, the next one gets a quarter more than that limit.
+kernel killed a run at its limit, or dropped its weights there again and again, the next one gets a quarter more than that limit.
 
 A new figure makes the container again, so it must be worth that: figures are rounded up in steps, and a measurement that would
 save less than a twentieth confirms the estimate instead of changing it.
@@ -40,7 +40,8 @@ class Measured:
         anon_bytes: the most private memory seen.
         mapped_bytes: the most pages of files seen in memory; those that another worker had read before are not among them.
         longest_tokens: the longest request served, prompt and answer together.
-        out_of_memory_bytes: the largest limit at which the kernel killed it; 0 for never.
+        out_of_memory_bytes: the largest limit that was too small for it: the kernel killed it there, or its weights did not stay
+            in memory; 0 for never.
         load_s: seconds from the decision to ready, the recent ones weighing more; 0 if it never became ready.
         load_worst_s: a slow maximum of the same: a slower load raises it at once, faster ones let it sink.
         tokens_per_s: decoding speed of one caller, the recent ones weighing more; 0 if unknown.

@@ -12,6 +12,7 @@ from typing import Final, Protocol
 import structlog
 
 from controller.budget import Budget
+from controller.drift import Drift, Drifts
 from controller.drivers.base import Driver, Usage
 from controller.errors import EngineError
 from controller.guard import Guard, Level, Sample
@@ -90,6 +91,7 @@ class Lookout:
         self._clock = clock
         self._read = read
         self._seen: dict[ModelName, _Seen] = {}
+        self._drifts = Drifts()
         self._asking: set[asyncio.Task[None]] = set()
         self._stalled: tuple[float, float] | None = None
 
@@ -131,6 +133,11 @@ class Lookout:
         """Return the memory of a running worker, as it was seen last."""
         seen = self._seen.get(model)
         return seen.usage if seen else None
+
+    def drift(self, model: ModelName) -> Drift | None:
+        """Return how the worker of a model has outgrown its figure, if it has."""
+        worker = self._owner.workers.get(model)
+        return None if worker is None or worker.status is not Status.READY else self._drifts.of(model, worker.run)
 
     # What a turn asks, when it has decided.
 
@@ -177,6 +184,26 @@ class Lookout:
         worker, spec = self._owner.workers.get(model), self._owner.models.get(model)
         if worker is not None and worker.status is Status.READY and worker.run == run and spec is not None:
             self._meter.saw_memory(spec, usage)
+            self._watch_drift(worker, spec, self._seen[model])
+
+    def _watch_drift(self, worker: Worker, spec: ModelSpec, seen: _Seen) -> None:
+        """Have a model that needs more than its figure charged more, and loaded anew if it cannot work with what it has."""
+        news = self._drifts.see(
+            spec.name,
+            worker.run,
+            seen.usage,
+            weights_bytes=spec.footprint.weights_bytes,
+            memory_bytes=worker.memory_bytes,
+            refault_bytes_per_s=seen.refault_bytes_per_s,
+            now=seen.at_s,
+        )
+        if news is not None:
+            log.warning("model.drifted", model=spec.name, why=news.why, thrashes=news.thrashes)
+            self._meter.drifted(spec, worker, news)
+        drift = self._drifts.of(spec.name, worker.run)
+        if drift is not None and drift.thrashes and spec.footprint.total_bytes > worker.memory_bytes:
+            self._owner.scheduler.outdate([spec.name])
+            self._owner.look_again()
 
     def _private_bytes(self) -> int:
         """Add up what the workers hold privately; of one that nobody could ask yet, what it is expected to."""

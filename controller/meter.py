@@ -7,6 +7,7 @@ from typing import Final
 
 import structlog
 
+from controller.drift import Drift
 from controller.drivers.base import Usage
 from controller.errors import StoreError
 from controller.host import Host
@@ -140,7 +141,7 @@ class Meter:
         self.journal.failed()
         log.warning("worker.failed", model=worker.model, cause=ended.cause.value, code=ended.code, detail=ended.detail)
         if ended.cause is ExitCause.OUT_OF_MEMORY and spec is not None:
-            self.ledger.saw_out_of_memory(self._host.ledger_key(spec), limit_bytes=worker.memory_bytes)
+            self.ledger.saw_too_little(self._host.ledger_key(spec), limit_bytes=worker.memory_bytes)
             self._measured()
 
     def served(self, spec: ModelSpec | None, model: ModelName, report: Release, *, waited_s: float, total_s: float) -> None:
@@ -164,6 +165,12 @@ class Meter:
         speed = later_tokens / decoding_s if later_tokens > 0 and decoding_s > 0 and report.first_token_s else 0.0
         tokens = report.prompt_tokens + report.completion_tokens
         self.ledger.saw_request(self._host.ledger_key(spec), tokens=tokens, tokens_per_s=speed)
+
+    def drifted(self, spec: ModelSpec, worker: Worker, drift: Drift) -> None:
+        """Have the figure of a model that has outgrown it raised at once."""
+        if drift.thrashes:
+            self.ledger.saw_too_little(self._host.ledger_key(spec), limit_bytes=worker.memory_bytes)
+        self._measured()
 
     async def _flush(self) -> None:
         try:

@@ -1,11 +1,12 @@
 """What operators see, as plain JSON values: status, models, plans. Pure: values in, values out."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import PurePath
 from typing import Any, Final
 
 from controller import planner
+from controller.drift import Drift
 from controller.drivers.base import Usage
 from controller.footprint import Measured
 from controller.probes.host import DiskReading
@@ -114,7 +115,13 @@ def queue_row(waiter: Waiter, notice: Notice, *, now: float) -> dict[str, Any]:
 
 
 def model_row(
-    spec: ModelSpec, *, worker: Worker | None, record: Record | None, measured: Measured | None, now: float
+    spec: ModelSpec,
+    *,
+    worker: Worker | None,
+    record: Record | None,
+    measured: Measured | None,
+    now: float,
+    drift: Drift | None = None,
 ) -> dict[str, Any]:
     """Describe one registered model for `/models`."""
     resting = record is not None and record.resting and now < record.retry_at_s
@@ -130,10 +137,15 @@ def model_row(
         "footprint_bytes": spec.footprint.total_bytes,
         "footprint_source": spec.footprint.source.value,
         "weights_bytes": spec.weights_bytes,
+        "private_bytes": spec.footprint.private_bytes,
+        "measured_private_bytes": measured.anon_bytes or None if measured else None,
+        "measured_mapped_bytes": measured.mapped_bytes or None if measured else None,
+        "drift": asdict(drift) if drift else None,
         "context_tokens": spec.context_tokens,
         "parallel": spec.parallel,
         "parameters": spec.parameters,
         "load_s": round(record.load_s if record else spec.load_s, 3),
+        "load_worst_s": round(measured.load_worst_s, 3) if measured and measured.load_worst_s else None,
         "tokens_per_s": round(measured.tokens_per_s, 2) if measured and measured.tokens_per_s else None,
         "requests": record.served if record else 0,
         "failures": record.failures if record else 0,

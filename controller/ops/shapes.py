@@ -169,8 +169,21 @@ class Status(TypedDict):
     leases: int
 
 
+class DriftStatus(TypedDict):
+    """How a worker has outgrown its figure: in a sentence, what it holds privately and what is allowed for that."""
+
+    why: str
+    private_bytes: int
+    allowed_bytes: int
+    thrashes: bool
+
+
 class ModelRow(TypedDict):
-    """One registered model. `reason` says why it is failed or cannot be served; else null."""
+    """
+    One registered model. `reason` says why it is failed or cannot be served; else null.
+
+    What begins with `measured_` is the most that was ever seen of it; null if it never ran as it would run now.
+    """
 
     name: str
     state: ModelState
@@ -182,10 +195,15 @@ class ModelRow(TypedDict):
     footprint_bytes: int
     footprint_source: Literal["override", "measured", "estimate"]
     weights_bytes: int
+    private_bytes: int
+    measured_private_bytes: int | None
+    measured_mapped_bytes: int | None
+    drift: DriftStatus | None
     context_tokens: int
     parallel: int
     parameters: int
     load_s: float
+    load_worst_s: float | None
     tokens_per_s: float | None
     requests: int
     failures: int

@@ -94,8 +94,10 @@ def model_notes(body: Models) -> list[str]:
     broken = [
         f"{colored('failed')}: {escape(model['name'])}: {escape(model['reason'])}" for model in body["models"] if model["reason"]
     ]
+    drifts = ((model["name"], model["drift"]) for model in body["models"])
+    drifted = [f"{colored('degraded')}: {escape(name)}: {escape(drift['why'])}" for name, drift in drifts if drift]
     folders = [f"{colored('error')}: {escape(row['folder'])}: {escape(row['text'])}" for row in body["problems"]]
-    return broken + folders
+    return broken + drifted + folders
 
 
 def status_lines(status: Status) -> list[str]:

@@ -119,8 +119,8 @@ class Ledger:
             ),
         )
 
-    def saw_out_of_memory(self, key: LedgerKey, *, limit_bytes: int) -> None:
-        """Note that the kernel killed a worker at this limit."""
+    def saw_too_little(self, key: LedgerKey, *, limit_bytes: int) -> None:
+        """Note that this limit was too small: the kernel killed the worker there, or its weights did not stay in memory."""
         self._update(key, lambda m: replace(m, out_of_memory_bytes=max(m.out_of_memory_bytes, limit_bytes)))
 
     def flush(self) -> int:

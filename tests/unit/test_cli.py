@@ -31,6 +31,7 @@ MODEL = {
     "footprint_bytes": 64 * 2**20,
     "footprint_source": "measured",
     "weights_bytes": 2**20,
+    "drift": None,
     "context_tokens": 2048,
     "parallel": 2,
     "parameters": 4_000_000,
@@ -50,6 +51,7 @@ BROKEN = MODEL | {
     "tokens_per_s": None,
     "footprint_source": "estimate",
     "reason": "out_of_memory: at its limit",
+    "drift": {"why": "it holds 9 MiB privately", "private_bytes": 9, "allowed_bytes": 1, "thrashes": False},
 }
 STATUS = {
     "version": "1.2.3",
@@ -266,6 +268,7 @@ def test_models_shows_every_model_and_what_is_wrong(gateway: Gateway, run: Run) 
         "broken failed llama-cpp small 64 MiB (est.) 2048 900 ms - 7 0 -",
         "mini resident (pinned) llama-cpp small 64 MiB 2048 x 2 900 ms 120.2 7 0 code",
         "failed: broken: out_of_memory: at its limit",
+        "degraded: broken: it holds 9 MiB privately",
         "error: Bad: rename it",
     ]
 

@@ -60,8 +60,8 @@ def test_requests_are_counted_and_the_longest_kept(database: Database) -> None:
 def test_kill_at_a_limit_is_remembered(database: Database) -> None:
     """The largest limit that was too small counts."""
     ledger = Ledger(database)
-    ledger.saw_out_of_memory(KEY, limit_bytes=100)
-    ledger.saw_out_of_memory(KEY, limit_bytes=90)
+    ledger.saw_too_little(KEY, limit_bytes=100)
+    ledger.saw_too_little(KEY, limit_bytes=90)
 
     assert Measured(out_of_memory_bytes=100) == ledger.find(KEY)
 

@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from controller.probes.host import DiskKind, nearest_existing, read_cpu_count, read_disk, read_disk_kind
-from controller.probes.memory import read_memory
+from controller.probes.memory import read_memory, read_supply
 from controller.probes.thermal import Rail, ThermalReading, Zone, read_thermal
 
 PRESSURE = """some avg10=1.53 avg60=0.87 avg300=0.23 total=6023
@@ -49,6 +49,32 @@ def test_pressure_and_zram_are_read_where_the_kernel_tells(tmp_path: Path) -> No
 
     assert (reading.pressure_some_avg10, reading.pressure_full_avg10) == (1.53, 0.5)
     assert reading.zram_bytes == 2 * 1949636 * 1024
+
+
+def test_the_supply_is_what_the_kernel_says_is_available(tmp_path: Path) -> None:
+    """Pages of files count as available, and the time that everything has waited is in seconds."""
+    put(tmp_path, proc__meminfo="MemTotal: 9 kB\nMemFree: 1 kB\nMemAvailable:   2048 kB\n", proc__pressure__memory=PRESSURE)
+    reading = read_supply(root=tmp_path)
+
+    assert reading.available_bytes == 2 * 1024 * 1024
+    assert reading.stalled_s == pytest.approx(0.004)
+
+
+def test_the_supply_of_this_kernel_is_read() -> None:
+    """The real files have the form we know."""
+    reading = read_supply()
+
+    assert reading.available_bytes == pytest.approx(psutil.virtual_memory().available, rel=0.2)
+    assert reading.stalled_s >= 0
+
+
+def test_a_supply_without_pressure_has_no_stalls(tmp_path: Path) -> None:
+    """A kernel that does not count them, or names nothing available, is no reason to stop watching."""
+    put(tmp_path, proc__meminfo="MemFree: 1 kB\n")
+    reading = read_supply(root=tmp_path)
+
+    assert 0 == reading.stalled_s
+    assert reading.available_bytes > 0
 
 
 def test_a_kernel_without_pressure_says_nothing(tmp_path: Path) -> None:
