@@ -11,12 +11,14 @@ import structlog
 import uvloop
 
 from controller import __version__, engines
+from controller.build_desk import BuildDesk
 from controller.config import Settings
 from controller.desk import Desk
 from controller.drivers.base import Driver
 from controller.drivers.docker import DockerDriver
 from controller.engines.base import Site
 from controller.errors import StoreError
+from controller.forge.forge import Forge
 from controller.host import Host
 from controller.meter import Meter
 from controller.pool import Pool
@@ -27,9 +29,11 @@ from controller.server import Server
 from controller.spec import ModelSpec
 from controller.store.catalog import DEVICE, Catalog, Scanner
 from controller.store.database import open_database
+from controller.store.engine_files import EngineFiles
 from controller.store.keys import ApiKey, Keys
 from controller.store.ledger import Ledger
 from controller.store.watcher import Watcher
+from controller.tenancy import Tenancy
 from controller.units import MIB
 from controller.wire import Catalog as CatalogMessage
 from controller.wire import KeyCard, ModelCard
@@ -80,26 +84,42 @@ async def serve(settings: Settings, driver: Driver) -> None:
         floor_bytes=floor_bytes(settings, total_bytes=read_memory().total_bytes),
     )
     cards = _Cards(keys)
-    watcher = Watcher(Scanner(settings, ledger))
+    files = EngineFiles(home / "engines", database)
+    scanner = Scanner(settings, ledger, shelf=files, budget_bytes=pool.budget.total_bytes)
+    watcher = Watcher(scanner)
     meter.on_measured(watcher.poke)
+    tenancy = Tenancy(pool)
+    forge = Forge(
+        driver=driver,
+        files=files,
+        settings=settings.builds,
+        images=lambda engine: settings.engine(engine).image,
+        memory=tenancy,
+        models=tenancy,
+        changed=watcher.poke,
+        clock=time.monotonic,
+    )
+    pool.why_absent = forge.absent
 
     async def keys_changed() -> None:
         await cards.read_keys()
         server.announce()
 
-    desk = Desk(pool=pool, settings=settings, database=database, keys=keys, keys_changed=keys_changed)
+    bench = BuildDesk(forge=forge, scanner=scanner, models=lambda: pool.models)
+    desk = Desk(pool=pool, settings=settings, database=database, keys=keys, keys_changed=keys_changed, builds=bench)
     server = Server(pool=pool, verbs=desk.verbs, instance=uuid.uuid4().hex, catalog=cards.message)
     log.info("controller.started", version=__version__, home=str(home), budget_bytes=pool.budget_bytes)
     try:
         await cards.read_keys()
         async with asyncio.TaskGroup() as tasks:
             catalogs = watcher.catalogs()
-            _take(await anext(catalogs), pool, desk, cards)
+            _take(await anext(catalogs), pool, desk, cards, forge)
             tasks.create_task(pool.run())
             await pool.adopted()
+            tasks.create_task(forge.run())
             async with server.listening(Path(settings.run) / SOCKET_NAME):
                 async for catalog in catalogs:
-                    if _take(catalog, pool, desk, cards):
+                    if _take(catalog, pool, desk, cards, forge):
                         server.announce()
     finally:
         await asyncio.shield(_close(driver, ledger))
@@ -133,12 +153,13 @@ class _Cards:
         return CatalogMessage(models=self._models, keys=self._key_cards)
 
 
-def _take(catalog: Catalog, pool: Pool, desk: Desk, cards: _Cards) -> bool:
+def _take(catalog: Catalog, pool: Pool, desk: Desk, cards: _Cards, forge: Forge) -> bool:
     """Take a catalog; false if gateways need not hear of it: a measurement has changed a footprint, say."""
     pool.register({spec.name: spec for spec in catalog.models})
+    forge.take(catalog.orders)
     desk.problems = catalog.problems
     log.info("catalog.read", models=len(catalog.models), problems=len(catalog.problems))
-    return cards.set_models(catalog.models)
+    return cards.set_models((*catalog.models, *(order.spec for order in forge.unbuilt())))
 
 
 def _rules(settings: Settings) -> Rules:

@@ -97,6 +97,21 @@ class EngineSettings(_Section):
     """Engine-specific switches, described with each engine."""
 
 
+class BuildSettings(_Section):
+    """`[builds]`: engine files, which are made once and kept."""
+
+    disk_budget: Bytes | None = None
+    """What all engine files together may take; by default as much as the disk has, but for `keep_free`."""
+    keep_free: Bytes = 512 * MIB
+    """Builds leave this much of the disk free."""
+    memory: Annotated[Bytes, Field(ge=64 * MIB)] | None = None
+    """The most one step of a build may take, set aside from the budget meanwhile; by default what it is estimated to need."""
+    cpus: float = Field(default=0.0, ge=0, le=1024)
+    """Cores a build may use; 0 is all of them, whenever nobody else wants them."""
+    max_failures: int = Field(default=3, ge=1)
+    """Failures in a row after which a build is not tried again by itself."""
+
+
 class LogSettings(_Section):
     """`[log]`: what the processes write."""
 
@@ -119,6 +134,7 @@ class Settings(_Section):
     gateway: GatewaySettings = GatewaySettings()
     scheduler: SchedulerSettings = SchedulerSettings()
     engines: dict[str, EngineSettings] = Field(default_factory=dict)
+    builds: BuildSettings = BuildSettings()
     log: LogSettings = LogSettings()
 
     @field_validator("home", "run")

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from controller import __version__, reports
+from controller.build_desk import BuildDesk
 from controller.config import Settings
 from controller.errors import Reason, RefusedError, StoreError
 from controller.guard import Level
@@ -38,7 +39,14 @@ class Desk:
     """Answers the verbs. `keys_changed` is called when gateways must learn of new or revoked keys."""
 
     def __init__(
-        self, *, pool: Pool, settings: Settings, database: Database, keys: Keys, keys_changed: Callable[[], Awaitable[None]]
+        self,
+        *,
+        pool: Pool,
+        settings: Settings,
+        database: Database,
+        keys: Keys,
+        keys_changed: Callable[[], Awaitable[None]],
+        builds: BuildDesk,
     ) -> None:
         """Know whom to ask."""
         self.problems: tuple[Problem, ...] = ()
@@ -47,6 +55,7 @@ class Desk:
         self._database = database
         self._keys = keys
         self._keys_changed = keys_changed
+        self._builds = builds
         self._began_s = time.monotonic()
 
     @property
@@ -62,6 +71,7 @@ class Desk:
             "unload": self.unload,
             "optimize": self.optimize,
             "logs": self.logs,
+            **self._builds.verbs,
             "keys.list": self.list_keys,
             "keys.create": self.create_key,
             "keys.revoke": self.revoke_key,
@@ -127,6 +137,7 @@ class Desk:
             )
             for spec in pool.models.values()
         ]
+        rows = self._builds.described(rows, now)
         return {"models": rows, "problems": [{"folder": p.folder, "text": p.text} for p in self.problems]}
 
     async def performance(self, arguments: Arguments) -> dict[str, Any]:
@@ -268,7 +279,7 @@ class Desk:
         verdict = self._pool.lookout.guard.verdict
         if verdict.level is not Level.CALM:
             kept.append(verdict.reason)
-        return [*folders, *kept, *reports.disk_complaints(readings.disk, self._settings.home)]
+        return [*folders, *kept, *self._builds.complaints, *reports.disk_complaints(readings.disk, self._settings.home)]
 
     def _rests(self, model: ModelName, now: float) -> bool:
         record = self._pool.scheduler.record(model)

@@ -105,7 +105,8 @@ class Call(Message, frozen=True, kw_only=True, gc=False):
     """
     Ask for something that is not a lease.
 
-    Verbs: `health`, `status`, `models`, `performance`, `plan`, `load`, `unload`, `optimize`, `logs`, `keys.list`, `keys.create`
+    Verbs: `health`, `status`, `models`, `performance`, `plan`, `load`, `unload`, `optimize`, `logs`, `build`, `builds`,
+    `builds.cancel`, `keys.list`, `keys.create`
     and `keys.revoke`.
     """
 

@@ -9,19 +9,39 @@ from typing import Any
 
 import pytest
 
+from controller.build_desk import BuildDesk
 from controller.config import Settings
 from controller.desk import Desk
 from controller.drivers.faulty import Fault, Verb
 from controller.errors import Reason, RefusedError
+from controller.forge.forge import Forge
 from controller.spec import ModelName
-from controller.store.catalog import Problem
+from controller.store.catalog import Problem, Scanner
 from controller.store.database import open_database
+from controller.store.engine_files import EngineFiles
 from controller.store.keys import Keys
+from controller.tenancy import Tenancy
 from tests.controller.rig import Machine, Rig, model, reaches, running
 
 pytestmark = pytest.mark.looptime(noop_cycles=1)
 
 A, B = ModelName("a"), ModelName("b")
+
+
+def builds(rig: Rig, settings: Settings, files: EngineFiles) -> BuildDesk:
+    """Return a desk for builds that nobody has ordered."""
+    tenancy = Tenancy(rig.pool)
+    forge = Forge(
+        driver=rig.driver,
+        files=files,
+        settings=settings.builds,
+        images=str,
+        memory=tenancy,
+        models=tenancy,
+        changed=rig.pool.look_again,
+        clock=rig.pool.clock,
+    )
+    return BuildDesk(forge=forge, scanner=Scanner(settings, shelf=files), models=lambda: rig.pool.models)
 
 
 @contextlib.asynccontextmanager
@@ -38,7 +58,14 @@ async def desk(folder: Path, machine: Machine, **knobs: Any) -> AsyncIterator[tu
     async with running(folder, models, machine=machine, knobs=knobs) as rig:
         yield (
             rig,
-            Desk(pool=rig.pool, settings=settings, database=database, keys=Keys(database), keys_changed=keys_changed),
+            Desk(
+                pool=rig.pool,
+                settings=settings,
+                database=database,
+                keys=Keys(database),
+                keys_changed=keys_changed,
+                builds=builds(rig, settings, EngineFiles(folder / "engines", database)),
+            ),
             changed,
         )
     database.close()

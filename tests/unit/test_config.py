@@ -61,12 +61,13 @@ def test_the_example_shows_every_key_and_nothing_else() -> None:
 
 
 def test_the_example_shows_the_defaults() -> None:
-    """What stands behind each # is what holds without it; budget and floor have no figures of their own."""
+    """What stands behind each # is what holds without it; budgets, floor and the memory of builds have none."""
     text = re.sub(r"(?m)^#(?=\w+ = )", "", EXAMPLE.read_text(encoding="utf-8"))
     shown = Settings.model_validate(tomllib.loads(text))
     memory = shown.memory.model_copy(update={"budget": None, "floor": None})
+    builds = shown.builds.model_copy(update={"disk_budget": None, "memory": None})
 
-    assert shown.model_copy(update={"memory": memory, "engines": {}}) == Settings()
+    assert shown.model_copy(update={"memory": memory, "builds": builds, "engines": {}}) == Settings()
     assert shown.engine("llama-cpp") == Settings().engine("llama-cpp")
 
 

@@ -1,0 +1,340 @@
+"""
+The forge: takes what the models want built, makes it, one at a time, and says how far it is.
+
+What is under way survives this process: its container goes on, and the next controller adopts it. Everything else that was begun
+is cleared away and begun anew. A build asks for its memory like a model, and gives it back when it ends.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import PurePosixPath
+from typing import Any, Final, Protocol
+
+import structlog
+
+from controller.config import BuildSettings
+from controller.drivers.base import Driver
+from controller.errors import Reason, RefusedError, StoreError
+from controller.forge import reports
+from controller.forge.room import Disk, Shelved, Shortage, make_room
+from controller.forge.tickets import UNDER_WAY, State, Ticket, next_look_s, next_ticket
+from controller.forge.work import DiskFullError, StepError, UnwantedError, Workshop, check_wanted
+from controller.probes.host import read_disk
+from controller.spec import ModelName
+from controller.store.digests import be_nice
+from controller.store.engine_files import EngineFile, EngineFiles
+from controller.store.orders import Order
+from controller.units import format_bytes
+
+log: Final = structlog.get_logger()
+
+LONGEST_PAUSE_S: Final = 30.0
+ROOM_POLL_S: Final = 0.1
+
+
+class Memory(Protocol):
+    """Whoever owns the models' budget."""
+
+    def set_aside(self, what: str, size_bytes: int) -> None:
+        """Keep that much from the models."""
+        ...
+
+    def may_set_aside(self, size_bytes: int) -> bool:
+        """Say whether that much can be kept from the models without unloading a pinned one."""
+        ...
+
+    @property
+    def is_overdrawn(self) -> bool:
+        """Models still hold more than they may."""
+        ...
+
+
+class Models(Protocol):
+    """Whoever knows how models are used."""
+
+    def in_use(self, folder: PurePosixPath) -> bool:
+        """Say whether a model is in memory, or about to be, from this folder."""
+        ...
+
+    def requests(self, model: ModelName) -> int:
+        """Say how often a model was asked."""
+        ...
+
+
+class Forge:
+    """Builds engine files. `run` keeps it going; every other method is called from the same event loop."""
+
+    def __init__(
+        self,
+        *,
+        driver: Driver,
+        files: EngineFiles,
+        settings: BuildSettings,
+        images: Callable[[str], str],
+        memory: Memory,
+        models: Models,
+        changed: Callable[[], None],
+        clock: Callable[[], float],
+    ) -> None:
+        """Know whom to ask; *changed* is called when there is a new file, or one less."""
+        self._files = files
+        self._driver = driver
+        self._settings = settings
+        self._memory = memory
+        self._models = models
+        self._changed = changed
+        self._clock = clock
+        self._slow = ThreadPoolExecutor(1, thread_name_prefix="forge", initializer=be_nice)
+        self._shop = Workshop(driver=driver, files=files, settings=settings, images=images, slow=self._slow, clock=clock)
+        self._tickets: dict[str, Ticket] = {}
+        self._orders: Mapping[ModelName, Order] = {}
+        self._wake = asyncio.Event()
+
+    # Life.
+
+    async def run(self) -> None:
+        """Keep going until cancelled; a step that is under way goes on without us."""
+        try:
+            await self._recover()
+            while True:
+                ticket = next_ticket(self._tickets.values(), self._clock())
+                if ticket is not None:
+                    await self._take_up(ticket)
+                else:
+                    await self._rest()
+        finally:
+            self._slow.shutdown(wait=False, cancel_futures=True)
+
+    def take(self, orders: Iterable[Order]) -> None:
+        """Take what the models want now; what none of them wants any more is stopped."""
+        self._orders = {order.model: order for order in orders}
+        wanted = {order.fingerprint: order for order in self._orders.values()}
+        for fingerprint, order in wanted.items():
+            known = self._tickets.get(fingerprint)
+            if known is not None:
+                known.order, known.once, known.wanted = order, False, True
+                if known.state is State.BUILT and not order.done:  # it was removed, or is to be compared again
+                    known.state, known.done_bytes = State.QUEUED, 0
+            elif not order.done:
+                self._tickets[fingerprint] = Ticket(order=order)
+        for fingerprint, ticket in list(self._tickets.items()):
+            if (fingerprint in wanted and not wanted[fingerprint].done) or ticket.once:
+                continue
+            ticket.wanted = False
+            if ticket.state not in UNDER_WAY:
+                del self._tickets[fingerprint]
+        self._wake.set()
+
+    async def _recover(self) -> None:
+        """Adopt the step that runs, if it is still wanted, and clear away everything else that a crash has left."""
+        jobs = await self._shop.engine(self._driver.jobs)
+        adopted = set()
+        for job in jobs:
+            ticket = self._tickets.get(job.build)
+            steps = len(ticket.order.recipe.steps) if ticket else 0
+            if ticket is not None and job.running and job.step < steps and self._files.out(job.build) is not None:
+                ticket.adopted, ticket.step = True, job.step
+                adopted.add(job.build)
+                log.info("build.adopted", model=ticket.order.model, step=job.step)
+            else:
+                await self._shop.engine(lambda build=job.build: self._driver.end_job(build))  # type: ignore[misc]
+        removed = await asyncio.to_thread(self._files.recover, keep=adopted)
+        if removed:
+            log.info("build.cleared", half_made=removed)
+
+    async def _rest(self) -> None:
+        pause_s = min(LONGEST_PAUSE_S, next_look_s(self._tickets.values(), self._clock()))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(pause_s, ROOM_POLL_S)):
+                await self._wake.wait()
+        self._wake.clear()
+
+    async def _take_up(self, ticket: Ticket) -> None:
+        """Do one build, or as much of it as can be done now; what goes wrong with it ends nothing else."""
+        try:
+            if ticket.order.file is not None and not ticket.adopted:
+                await self._verify(ticket)
+            else:
+                await self._make(ticket)
+        except Exception:
+            log.exception("build.bug", model=ticket.order.model)
+            ticket.fail("it failed for a reason nobody thought of; the controller's log says more", self._clock(), most=1)
+            await self._shop.clear(ticket)
+        if not ticket.wanted:
+            self._tickets.pop(ticket.order.fingerprint, None)
+
+    async def _verify(self, ticket: Ticket) -> None:
+        ticket.state, ticket.since_s = State.VERIFYING, self._clock()
+        matches = await self._shop.run_slowly(lambda: self._files.verify(ticket.order.fingerprint))
+        log.info("engine_file.verified", model=ticket.order.model, matches=matches, fingerprint=ticket.order.fingerprint)
+        ticket.state = State.BUILT if matches else State.QUEUED
+        if not matches:
+            ticket.reason = "it did not match its manifest, was put into quarantine, and is built anew"
+            ticket.order = replace(ticket.order, file=None)
+        self._changed()
+
+    async def _make(self, ticket: Ticket) -> None:
+        order, name = ticket.order, f"the build of {ticket.order.model}"
+        ticket.since_s, ticket.done_bytes = self._clock(), 0
+        try:
+            if not await self._claim(ticket, name):
+                return
+            log.info("build.began", model=order.model, quantization=order.key.quantization, reason=order.reason)
+            await self._shop.build(ticket)
+            ticket.state, ticket.reason, ticket.log = State.BUILT, "", ()
+            log.info("build.done", model=order.model, took_s=self._clock() - ticket.since_s, fingerprint=order.fingerprint)
+            self._changed()
+        except DiskFullError as exc:
+            ticket.ran_out_of_disk(f"{exc}; it begins again when there is room", self._clock())
+            await self._shop.clear(ticket)
+        except UnwantedError:
+            log.info("build.stopped", model=order.model)
+            ticket.state = State.CANCELLED
+            await self._shop.clear(ticket)
+        except (StepError, StoreError) as exc:
+            await self._failed(ticket, exc)
+        finally:
+            self._memory.set_aside(name, 0)
+
+    async def _failed(self, ticket: Ticket, exc: StepError | StoreError) -> None:
+        out_of_memory = isinstance(exc, StepError) and exc.out_of_memory
+        if isinstance(exc, StoreError) and await asyncio.to_thread(self._shop.is_full):
+            ticket.ran_out_of_disk(f"{exc}; it begins again when there is room", self._clock())
+        else:
+            ticket.fail(str(exc), self._clock(), most=self._settings.max_failures, out_of_memory=out_of_memory)
+        log.warning("build.failed", model=ticket.order.model, error=str(exc), failures=ticket.failures, log=ticket.log[-5:])
+        await self._shop.clear(ticket)
+
+    # Room.
+
+    async def _claim(self, ticket: Ticket, name: str) -> bool:
+        """Make room on the disk and in memory; false if there is none now."""
+        needed_bytes = self._shop.memory_bytes(ticket)
+        if not ticket.adopted:
+            shortage = await self._claim_disk(ticket)
+            if shortage is not None:
+                ticket.wait(shortage, self._clock())
+                return False
+            if not self._memory.may_set_aside(needed_bytes):
+                text = f"it needs {format_bytes(needed_bytes)} of memory, more than the budget leaves beside pinned models"
+                ticket.wait(f"{text}; set builds.memory, or pin fewer", self._clock())
+                return False
+        self._memory.set_aside(name, needed_bytes)
+        while self._memory.is_overdrawn and not ticket.adopted:
+            ticket.state, ticket.reason = State.WAITING, "running answers end before their memory is its own"
+            check_wanted(ticket)
+            await asyncio.sleep(ROOM_POLL_S)
+        ticket.state, ticket.reason = State.BUILDING, ""
+        return True
+
+    async def _claim_disk(self, ticket: Ticket) -> str | None:
+        shelf, disk = await asyncio.to_thread(self._look_at_shelf)
+        recipe = ticket.order.recipe
+        answer = make_room(
+            kept_bytes=recipe.estimate_bytes + ticket.extra_bytes,
+            scratch_bytes=recipe.scratch_bytes,
+            shelf=shelf,
+            disk=disk,
+            may_displace=ticket.asked,
+        )
+        if isinstance(answer, Shortage):
+            return answer.reason
+        for fingerprint in answer:
+            log.info("engine_file.displaced", fingerprint=fingerprint, by=ticket.order.model)
+            await self._shop.run_slowly(lambda one=fingerprint: self._files.remove(one))  # type: ignore[misc]
+        if answer:
+            self._changed()
+        return None
+
+    def _look_at_shelf(self) -> tuple[Sequence[Shelved], Disk]:
+        for name in self._files.quarantined():
+            self._files.remove_quarantined(name)
+        shelf = [self._shelved(file) for file in self._files.all()]
+        free_bytes = read_disk(self._files.folder).free_bytes
+        settings = self._settings
+        return shelf, Disk(free_bytes=free_bytes, keep_free_bytes=settings.keep_free, budget_bytes=settings.disk_budget)
+
+    def _shelved(self, file: EngineFile) -> Shelved:
+        owners = [order for order in tuple(self._orders.values()) if order.served and order.served.folder == file.folder]
+        return Shelved(
+            fingerprint=file.fingerprint,
+            size_bytes=file.size_bytes,
+            wanted=bool(owners),
+            kept=any(order.spec.pinned for order in owners) or self._models.in_use(file.folder),
+            requests=sum(self._models.requests(order.model) for order in owners),
+            build_s=file.manifest.seconds,
+        )
+
+    # What people say and ask.
+
+    def build(self, order: Order) -> None:
+        """Build this now, whether a model wants it or not, and whatever went wrong before."""
+        known = self._tickets.get(order.fingerprint)
+        if known is None:
+            once = order.fingerprint not in {one.fingerprint for one in self._orders.values()}
+            state = State.BUILT if order.done else State.QUEUED
+            known = self._tickets[order.fingerprint] = Ticket(order=order, once=once, state=state)
+        if not order.done:
+            known.wanted = True
+            known.ask()
+        self._wake.set()
+
+    def order(self, model: ModelName) -> Order | None:
+        """Return what a model wants built, done or not."""
+        return self._orders.get(model)
+
+    def cancel(self, model: ModelName) -> bool:
+        """Stop the builds of a model until somebody asks for them; false if there are none."""
+        found = [t for t in self._tickets.values() if t.order.model == model and t.state not in (State.BUILT, State.CANCELLED)]
+        for ticket in found:
+            ticket.stop = True
+            if ticket.state not in UNDER_WAY:
+                ticket.state = State.CANCELLED
+            ticket.reason = "somebody stopped it; `windlass build` starts it again"
+        self._wake.set()
+        return bool(found)
+
+    def absent(self, model: str) -> RefusedError | None:
+        """Say why a model that wants a build cannot be asked yet, and note that somebody has."""
+        order = self._orders.get(ModelName(model))
+        if order is None or order.served is not None:
+            return None
+        ticket = self._tickets.get(order.fingerprint)
+        if ticket is None:
+            return RefusedError(Reason.UNAVAILABLE, f"{model} is about to be registered", retry_after_s=1.0)
+        if not ticket.asked and ticket.state in (State.QUEUED, State.WAITING):
+            ticket.asked, ticket.retry_at_s = True, 0.0
+            self._wake.set()
+        row = reports.build_row(ticket, self._clock())
+        details = {"build": ticket.state.value, "progress": row["progress"]}
+        retry_s = ticket.left_s(self._clock())
+        return RefusedError(Reason.UNAVAILABLE, reports.sentence(ticket, retry_s), retry_after_s=retry_s, details=details)
+
+    def row(self, model: ModelName) -> dict[str, Any] | None:
+        """Describe the build of a model; `None` if it wants none."""
+        order = self._orders.get(model)
+        return None if order is None else self.describe(order)
+
+    def describe(self, order: Order) -> dict[str, Any]:
+        """Describe the build of an order."""
+        ticket = self._tickets.get(order.fingerprint) or Ticket(order=order, state=State.BUILT if order.done else State.QUEUED)
+        return reports.build_row(ticket, self._clock())
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Describe every build, those that no model wants included."""
+        rows = [self.row(model) for model in sorted(self._orders)]
+        once = [reports.build_row(ticket, self._clock()) for ticket in self._tickets.values() if ticket.once]
+        return [*(row for row in rows if row), *once]
+
+    def unbuilt(self) -> Sequence[Order]:
+        """Return the orders of models of which nothing can be served yet."""
+        return [order for order in self._orders.values() if order.served is None]
+
+    @property
+    def complaints(self) -> list[str]:
+        """Say which builds have failed for good."""
+        failed = [t for t in self._tickets.values() if t.state is State.FAILED]
+        return [f"the build of {t.order.model} failed {t.failures} times and rests: {t.reason}" for t in failed]
