@@ -28,7 +28,8 @@ from controller.scheduler import Rules
 from controller.server import Server
 from controller.spec import ModelSpec
 from controller.store.catalog import DEVICE, Catalog, Scanner
-from controller.store.database import open_database
+from controller.store.conversations import Conversations, Limits
+from controller.store.database import Database, open_database
 from controller.store.engine_files import EngineFiles
 from controller.store.keys import ApiKey, Keys
 from controller.store.ledger import Ledger
@@ -74,6 +75,7 @@ async def serve(settings: Settings, driver: Driver) -> None:
     database = await asyncio.to_thread(open_database, home / "state.db")
     ledger, keys = Ledger(database), Keys(database)
     host = _host(settings)
+    kept = await asyncio.to_thread(_conversations, settings, database)
     meter = Meter(ledger=ledger, host=host, clock=time.monotonic)
     pool = Pool(
         driver=driver,
@@ -82,6 +84,7 @@ async def serve(settings: Settings, driver: Driver) -> None:
         meter=meter,
         clock=time.monotonic,
         floor_bytes=floor_bytes(settings, total_bytes=read_memory().total_bytes),
+        conversations=kept,
     )
     cards = _Cards(keys)
     files = EngineFiles(home / "engines", database)
@@ -181,6 +184,20 @@ def floor_bytes(settings: Settings, *, total_bytes: int) -> int:
     if settings.memory.floor is not None:
         return settings.memory.floor
     return min(max(int(total_bytes * FLOOR_SHARE), LEAST_FLOOR_BYTES), MOST_FLOOR_BYTES)
+
+
+def _conversations(settings: Settings, database: Database) -> Conversations | None:
+    """Open what is kept of conversations; without it, they are computed again after a swap."""
+    wanted = settings.conversations
+    limits = Limits(budget_bytes=wanted.disk_budget, file_bytes=wanted.max_size, age_s=wanted.max_age_s)
+    try:
+        kept = Conversations(database, Path(settings.home) / "kv", limits=limits, wall=time.time)
+    except StoreError as exc:
+        log.warning("conversations.not_kept", error=str(exc))
+        return None
+    if not wanted.enabled:
+        kept.forget()
+    return kept if wanted.enabled else None
 
 
 def budget_bytes(settings: Settings, *, total_bytes: int) -> int:

@@ -86,6 +86,19 @@ class SchedulerSettings(_Section):
         return self
 
 
+class ConversationSettings(_Section):
+    """`[conversations]`: what is kept of them on the disk, so that a swap does not cost computing them again."""
+
+    enabled: bool = True
+    """Keep them."""
+    disk_budget: Bytes = 4096 * MIB
+    """What all of them may take; those used the longest ago go first."""
+    max_size: Bytes = 1024 * MIB
+    """What one may take."""
+    max_age_s: float = Field(default=86400.0, gt=0)
+    """How long one is kept after its last use."""
+
+
 class EngineSettings(_Section):
     """`[engines.<name>]`: how one engine is run."""
 
@@ -133,6 +146,7 @@ class Settings(_Section):
     memory: MemorySettings = MemorySettings()
     gateway: GatewaySettings = GatewaySettings()
     scheduler: SchedulerSettings = SchedulerSettings()
+    conversations: ConversationSettings = ConversationSettings()
     engines: dict[str, EngineSettings] = Field(default_factory=dict)
     builds: BuildSettings = BuildSettings()
     log: LogSettings = LogSettings()

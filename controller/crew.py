@@ -119,14 +119,14 @@ class Crew:
     def perform(self, action: Action, tasks: asyncio.TaskGroup) -> None:
         """Begin an action; one model has at most one under way."""
         self._fleet.begin(action, self._clock())
-        tasks.create_task(_survived(self._perform(action)))
+        tasks.create_task(survived(self._perform(action)))
 
     def greet(self, tasks: asyncio.TaskGroup) -> None:
         """Wait for the first answer of every run that is up and has not answered."""
         for model, run in self._fleet.unready():
             if (model, run) not in self._probing and model in self.models:
                 self._probing.add((model, run))
-                tasks.create_task(_survived(self._await_ready(self.models[model], run)))
+                tasks.create_task(survived(self._await_ready(self.models[model], run)))
 
     async def _perform(self, action: Action) -> None:
         model = action.model
@@ -225,11 +225,11 @@ class Crew:
 async def kept_up(duty: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Do a duty that never ends, and begin it again if a bug ends it."""
     while True:
-        await _survived(duty())
+        await survived(duty())
         await asyncio.sleep(AWAY_PAUSE_S)
 
 
-async def _survived(work: Coroutine[Any, Any, None]) -> None:
+async def survived(work: Coroutine[Any, Any, Any]) -> None:
     """Keep one failing task from ending the whole group; what it could not do, the next turn asks for again."""
     try:
         await work

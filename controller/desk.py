@@ -7,6 +7,7 @@ Arguments come from outside, so each is checked here; results are plain JSON val
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from controller import __version__, reports
@@ -22,6 +23,7 @@ from controller.router import unknown_model
 from controller.scheduler import Notice, Waiter
 from controller.spec import ModelName, ModelSpec
 from controller.store.catalog import Problem
+from controller.store.conversations import Kept
 from controller.store.database import Database
 from controller.store.keys import ApiKey, Keys, Scope
 from controller.units import format_bytes
@@ -72,6 +74,9 @@ class Desk:
             "optimize": self.optimize,
             "logs": self.logs,
             **self._builds.verbs,
+            "conversations.list": self.list_conversations,
+            "conversations.delete": self.delete_conversation,
+            "conversations.clear": self.clear_conversations,
             "keys.list": self.list_keys,
             "keys.create": self.create_key,
             "keys.revoke": self.revoke_key,
@@ -121,6 +126,7 @@ class Desk:
                 {"model": t.model, "action": t.action, "seconds": round(t.seconds, 2)} for t in self._transitions(now)
             ],
             "leases": len(pool.scheduler.leases),
+            "conversations": pool.talks.figures(),
         }
 
     async def models(self, _: Arguments) -> dict[str, Any]:
@@ -216,6 +222,21 @@ class Desk:
         text = await self._pool.driver.logs(spec.name, tail=min(max(tail, 1), MAX_TAIL))
         return {"model": spec.name, "lines": text.splitlines()}
 
+    async def list_conversations(self, arguments: Arguments) -> dict[str, Any]:
+        """List an owner's conversations on the disk."""
+        return {"conversations": [_conversation_row(kept) for kept in self._pool.talks.of_owner(_text(arguments, "owner"))]}
+
+    async def delete_conversation(self, arguments: Arguments) -> dict[str, Any]:
+        """Delete one of an owner's conversations, called by its name or by the id that the list shows."""
+        owner, name, talk = (_text(arguments, key) for key in ("owner", "name", "id"))
+        deleted, erased = await self._pool.talks.forget(owner=owner, name=name, talk=talk)
+        return {"deleted": deleted, "erased": erased}
+
+    async def clear_conversations(self, _: Arguments) -> dict[str, Any]:
+        """Delete everybody's conversations."""
+        deleted, erased = await self._pool.talks.forget()
+        return {"deleted": deleted, "erased": erased}
+
     async def list_keys(self, _: Arguments) -> dict[str, Any]:
         """List the API keys, without their secrets."""
         return {"keys": [_key_row(key) for key in await asyncio.to_thread(self._keys.all)]}
@@ -241,11 +262,13 @@ class Desk:
         if not isinstance(key_id, str):
             raise RefusedError(Reason.MALFORMED, f"wanted the id of a key, got {key_id!r}")
         try:
-            return _key_row(await asyncio.to_thread(self._keys.revoke, key_id))
+            row = _key_row(await asyncio.to_thread(self._keys.revoke, key_id))
+            await self._pool.talks.forget(owner=key_id)  # nobody can ask for them any more
         except StoreError as exc:
             raise RefusedError(Reason.MALFORMED, str(exc)) from exc
         finally:
             await self._keys_changed()
+        return row
 
     def _read(self) -> reports.Readings:
         return reports.Readings(memory=read_memory(), thermal=read_thermal(), disk=read_disk(self._settings.home))
@@ -307,6 +330,24 @@ def _flag(arguments: Arguments, key: str, *, default: bool) -> bool:
     if not isinstance(value, bool):
         raise RefusedError(Reason.MALFORMED, f"wanted {key} as true or false, got {value!r}")
     return value
+
+
+def _text(arguments: Arguments, key: str) -> str:
+    value = arguments.get(key)
+    if not isinstance(value, str):
+        raise RefusedError(Reason.MALFORMED, f"wanted {key} as text, got {value!r}")
+    return value
+
+
+def _conversation_row(kept: Kept) -> dict[str, Any]:
+    return {
+        "id": kept.talk,
+        "model": kept.model,
+        "tokens": kept.tokens,
+        "size_bytes": kept.size_bytes,
+        "saved_at": datetime.fromtimestamp(kept.saved_s, UTC).isoformat(timespec="seconds"),
+        "used_at": datetime.fromtimestamp(kept.used_s, UTC).isoformat(timespec="seconds"),
+    }
 
 
 def _key_row(key: ApiKey) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The box that workers are made on: what each engine must know of it, and the containers that follow for every model."""
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
@@ -36,6 +37,12 @@ class Host:
         """
         spec = engines.find(model.engine).worker(model, self.sites[model.engine])
         return replace(spec, env={**spec.env, WEIGHTS_VARIABLE: model.digest[:12]})
+
+    def kv_fingerprint(self, model: ModelSpec) -> str:
+        """Return what a saved conversation of *model* holds for here: with other weights, engine or switches it means nothing."""
+        site = self.sites[model.engine]
+        parts = (model.engine, site.image, model.digest, model.context_tokens, model.lora, sorted(site.options.items()))
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
     def ledger_key(self, model: ModelSpec) -> LedgerKey:
         """Return what a measurement of *model* holds for here."""

@@ -10,13 +10,14 @@ import contextlib
 import itertools
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final, Protocol
 
 import structlog
 
 from controller import engines
 from controller.budget import Budget
-from controller.crew import Crew, kept_up
+from controller.crew import Crew, kept_up, survived
 from controller.drivers.base import Driver
 from controller.errors import Reason, RefusedError
 from controller.fleet import Fleet
@@ -31,6 +32,8 @@ from controller.scheduler import Answer, Grant, Notice, Refusal, Revocation, Rul
 from controller.shortlist import Shortlist
 from controller.spec import ModelName, ModelSpec, WorkerSpec
 from controller.state import ExitCause, LeaseId, RunId, Status, Worker
+from controller.store.conversations import Conversations
+from controller.talks import Seat, Talks
 from controller.wire import Acquire, Ask, Granted, Loading, Message, Queued, Refused, Release, Renew, Revoked, Route
 
 log: Final = structlog.get_logger()
@@ -52,12 +55,14 @@ class Listener(Protocol):
 
 @dataclass(slots=True, kw_only=True)
 class Caller:
-    """Whom a lease belongs to, and what was decided for it."""
+    """Whom a lease belongs to, and what was decided for it; while its slot is prepared, nobody has told it of the grant."""
 
     listener: Listener
     route: Route | None = None
     waited_s: float = 0.0
     granted_s: float = 0.0
+    ask: Ask | None = None
+    preparing: bool = False
 
 
 class Pool:
@@ -88,6 +93,7 @@ class Pool:
         clock: Callable[[], float],
         floor_bytes: int = 0,
         read_supply: Callable[[], Supply] = read_supply,
+        conversations: Conversations | None = None,
     ) -> None:
         """Know whom to ask; nothing is asked before `run`."""
         self.driver = driver
@@ -102,7 +108,8 @@ class Pool:
         self.why_absent: Callable[[str], RefusedError | None] = lambda _: None
         guard = Guard(budget_bytes=rules.budget_bytes, floor_bytes=floor_bytes)
         self.lookout = Lookout(guard=guard, driver=driver, meter=meter, owner=self, clock=clock, read=read_supply)
-        self._crew = Crew(driver=driver, fleet=self.fleet, owner=self, clock=clock)
+        self.talks = Talks(store=conversations, host=host, clock=clock)
+        self._crew = Crew(driver=driver, fleet=self.fleet, owner=self, clock=clock, before_stop=self.talks.before_stop)
         self._rules = rules
         self._specs: Mapping[ModelName, WorkerSpec] = {}
         self._shortlist = Shortlist({})
@@ -111,14 +118,17 @@ class Pool:
         self._adopted = asyncio.Event()
         self._loads = itertools.count(1)
         self._unmade: dict[ModelName, float] = {}
+        self._tasks: asyncio.TaskGroup | None = None
 
     # Life.
 
     async def run(self) -> None:
         """Keep going until cancelled; the containers stay as they are."""
         async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
             await self._crew.look()
             self.workers = self.fleet.workers()
+            self.talks.adopt({model: worker.run for model, worker in self.workers.items()}, tasks)
             self.scheduler = Scheduler(self._rules, self.models, self.workers, self.clock())
             await self.lookout.look()
             self._outdate()
@@ -127,6 +137,7 @@ class Pool:
             tasks.create_task(self._crew.watch())
             tasks.create_task(kept_up(self.lookout.keep_watching))
             tasks.create_task(kept_up(self.meter.keep_flushing))
+            tasks.create_task(kept_up(partial(self.talks.keep, self.fleet.ready)))
             while True:
                 self._turn_safely(tasks)
                 with contextlib.suppress(TimeoutError):
@@ -144,6 +155,7 @@ class Pool:
         self._shortlist = Shortlist(models)
         self._specs = self._crew.specs = WorkerSpecs(models, self.host)
         self.scheduler.register(models)
+        self.talks.register(models)
         self._outdate()
         self.look_again()
 
@@ -153,7 +165,8 @@ class Pool:
         """Route a request and queue it; the listener hears what becomes of it."""
         lease = LeaseId(message.id)
         waiting = self._callers.get(lease)
-        if waiting is not None and lease not in self.scheduler.leases and waiting.listener is not listener:
+        unheard = waiting is not None and (lease not in self.scheduler.leases or waiting.preparing)
+        if waiting is not None and unheard and waiting.listener is not listener:
             waiting.listener = listener  # its old connection is lost, and we do not know yet
             return
         if self._is_taken(lease, listener):
@@ -175,7 +188,7 @@ class Pool:
                 Refused(id=message.id, reason=exc.reason, message=str(exc), retry_after_s=exc.retry_after_s, details=exc.details)
             )
             return
-        self._callers[lease] = Caller(listener=listener, route=route)
+        self._callers[lease] = Caller(listener=listener, route=route, ask=message.ask)
         self._deliver(self.scheduler.serve(ModelName(route.model), self.clock()))
         if lease not in self.scheduler.leases:
             self.look_again()
@@ -186,7 +199,7 @@ class Pool:
         held = self.scheduler.leases.get(lease)
         if held is not None and (held.model, held.run) == (model, run):  # its old connection is lost, and we do not know yet
             self._callers[lease].listener = listener
-            listener.send(self._granted(Grant(lease=lease, model=model, run=run, waited_s=0.0, bound_s=0.0), None))
+            listener.send(self._granted(Grant(lease=lease, model=model, run=run, waited_s=0.0, bound_s=0.0), None, Seat()))
             return
         if self._is_taken(lease, listener):
             return
@@ -195,7 +208,9 @@ class Pool:
             listener.send(Refused(id=message.id, reason=Reason.WORKER_FAILED, message=text))
             return
         self._callers[lease] = Caller(listener=listener, granted_s=self.clock())
-        listener.send(self._granted(Grant(lease=lease, model=model, run=run, waited_s=0.0, bound_s=0.0), None))
+        if model in self.models:
+            self.talks.resume(lease, self.models[model], self._specs[model], message)
+        listener.send(self._granted(Grant(lease=lease, model=model, run=run, waited_s=0.0, bound_s=0.0), None, Seat()))
 
     def release(self, message: Release, listener: Listener) -> None:
         """Take a lease back, or let a waiting caller go; what is over already, or another's, stays as it is."""
@@ -206,6 +221,7 @@ class Pool:
         del self._callers[lease]
         total_s = 0.0 if held is None else now - held.since_s
         self.scheduler.release(lease, now, served_s=total_s if message.outcome == "ok" else None)
+        self.talks.give_back(lease, message)
         if held is not None:
             spec = self.models.get(held.model)
             self.meter.served(spec, held.model, message, waited_s=caller.waited_s, total_s=total_s)
@@ -218,6 +234,7 @@ class Pool:
         for lease in [lease for lease, caller in self._callers.items() if caller.listener is listener]:
             del self._callers[lease]
             self.scheduler.release(lease, now)
+            self.talks.give_back(lease)
         self.look_again()
 
     def _is_taken(self, lease: LeaseId, listener: Listener) -> bool:
@@ -397,14 +414,38 @@ class Pool:
             if isinstance(answer, Refusal | Revocation):
                 del self._callers[answer.lease]
             if isinstance(answer, Revocation):
+                self.talks.give_back(answer.lease)
                 self._note_broken(answer, caller)
             if isinstance(answer, Grant):
-                caller.waited_s, caller.granted_s = answer.waited_s, self.clock()
-                caller.listener.send(self._granted(answer, caller.route))
+                self._grant(answer, caller)
+            elif isinstance(answer, Revocation) and caller.preparing:  # it never heard that it was granted
+                caller.listener.send(Refused(id=answer.lease, reason=Reason.WORKER_FAILED, message=_why_revoked(answer)))
             elif isinstance(answer, Refusal):
                 caller.listener.send(_message(self._explained(answer, caller)))
             else:
                 caller.listener.send(_message(answer))
+
+    def _grant(self, grant: Grant, caller: Caller) -> None:
+        """Tell a caller that it is its turn, as soon as the right conversation is in its slot."""
+        caller.waited_s, caller.granted_s = grant.waited_s, self.clock()
+        model, seat = self.models.get(grant.model), Seat()
+        if caller.ask is not None and model is not None:
+            made = self.talks.seat(grant.lease, model, self._specs[grant.model], grant.run, caller.ask)
+            if made is None:
+                assert self._tasks is not None, "nothing is granted before the pool runs"
+                caller.preparing = True
+                self._tasks.create_task(survived(self._grant_when_ready(grant, caller)))
+                return
+            seat = made
+        caller.listener.send(self._granted(grant, caller.route, seat))
+
+    async def _grant_when_ready(self, grant: Grant, caller: Caller) -> None:
+        seat = await self.talks.prepare(grant.lease)
+        caller.preparing = False
+        if self._callers.get(grant.lease) is not caller:  # it has left meanwhile, or its worker has
+            return
+        caller.waited_s += self.clock() - caller.granted_s
+        caller.listener.send(self._granted(replace(grant, waited_s=caller.waited_s), caller.route, seat))
 
     def _explained(self, answer: Refusal, caller: Caller) -> Refusal:
         said = RefusedError(answer.reason, answer.message, retry_after_s=answer.retry_after_s)
@@ -416,7 +457,7 @@ class Pool:
         spec, total_s = self.models.get(revocation.model), self.clock() - caller.granted_s
         self.meter.served(spec, revocation.model, report, waited_s=caller.waited_s, total_s=total_s)
 
-    def _granted(self, grant: Grant, route: Route | None) -> Granted:
+    def _granted(self, grant: Grant, route: Route | None, seat: Seat) -> Granted:
         spec = self._specs.get(grant.model)
         return Granted(
             id=grant.lease,
@@ -428,6 +469,8 @@ class Pool:
             waited_s=grant.waited_s,
             bound_s=grant.bound_s,
             loaded_s=None if route is None or route.resident else self.meter.last_load_s.get(grant.model),
+            slot=seat.slot,
+            fields=dict(seat.fields),
         )
 
     def _eligible(self, ask: Ask) -> Collection[ModelName]:

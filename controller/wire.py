@@ -31,6 +31,26 @@ class Message(Part, frozen=True, kw_only=True, gc=False, tag=str.lower, tag_fiel
     """A line of its own: its `type` is the name of its class in lower case."""
 
 
+class Talk(Part, frozen=True, kw_only=True, gc=False):
+    """
+    Whose conversation a request goes on with, without a word of it: names are digests.
+
+    Attributes:
+        owner: the id of the API key it came with; empty for callers without one, who are one owner.
+        name: what the conversation is called after this request; empty if it is not worth a name.
+        origin: what it was called before; empty at its beginning. A conversation that the caller has named keeps its name.
+        lasting: the caller has named it, or it was answered before: it is likely to go on.
+        scatters: the engine answers it in several slots at once.
+
+    """
+
+    owner: str = ""
+    name: str = ""
+    origin: str = ""
+    lasting: bool = False
+    scatters: bool = False
+
+
 class Ask(Part, frozen=True, kw_only=True, gc=False):
     """
     What a request needs, without a word of the prompt.
@@ -46,6 +66,7 @@ class Ask(Part, frozen=True, kw_only=True, gc=False):
         tags: every one of them must be on the model.
         difficulty: 0 for trivial to 1 for hard, by the gateway's cheap signals.
         signals: what that figure was made of, for the explanation.
+        talk: whose conversation it is, where there is one.
 
     """
 
@@ -60,6 +81,7 @@ class Ask(Part, frozen=True, kw_only=True, gc=False):
     difficulty: float = 0.0
     signals: tuple[str, ...] = ()
     request_fields: tuple[str, ...] = ()
+    talk: Talk | None = None
 
 
 # Gateway to controller.
@@ -83,20 +105,31 @@ class Acquire(Message, frozen=True, kw_only=True, gc=False):
 
 
 class Renew(Message, frozen=True, kw_only=True, gc=False):
-    """Claim a lease that was granted before the controller was restarted; the stream it stands for is still running."""
+    """
+    Claim a lease that was granted before the controller was restarted; the stream it stands for is still running.
+
+    `slot` is what was granted with it, `talk` what it was asked for with.
+    """
 
     id: str
     model: str
     run: str
+    slot: int | None = None
+    talk: Talk | None = None
 
 
 class Release(Message, frozen=True, kw_only=True, gc=False):
-    """Give a lease back, or stop waiting for one, and say what became of it."""
+    """
+    Give a lease back, or stop waiting for one, and say what became of it.
+
+    `cached_tokens` of the prompt were not computed, as the engine counts; `None` if it does not say.
+    """
 
     id: str
     outcome: Literal["ok", "error", "cancelled"] = "ok"
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cached_tokens: int | None = None
     first_token_s: float | None = None
     total_s: float | None = None
 
@@ -106,8 +139,8 @@ class Call(Message, frozen=True, kw_only=True, gc=False):
     Ask for something that is not a lease.
 
     Verbs: `health`, `status`, `models`, `performance`, `plan`, `load`, `unload`, `optimize`, `logs`, `build`, `builds`,
-    `builds.cancel`, `keys.list`, `keys.create`
-    and `keys.revoke`.
+    `builds.cancel`, `conversations.list`, `conversations.delete`, `conversations.clear`, `keys.list`, `keys.create` and
+    `keys.revoke`.
     """
 
     id: str
@@ -201,7 +234,7 @@ class Granted(Message, frozen=True, kw_only=True, gc=False):
     """
     It may talk to the worker at `socket` until it gives the lease back, for `limit_s` at most.
 
-    `upstream_model` is the name the worker's own server expects, `refused_fields` are request fields it does not take.
+    `slot` is the place in the worker where its conversation is; `fields` must be in the request, whatever the caller has set.
     """
 
     id: str
@@ -213,6 +246,8 @@ class Granted(Message, frozen=True, kw_only=True, gc=False):
     waited_s: float
     bound_s: float
     loaded_s: float | None = None
+    slot: int | None = None
+    fields: dict[str, int | bool] = {}
 
 
 class Refused(Message, frozen=True, kw_only=True, gc=False):

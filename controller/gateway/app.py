@@ -159,7 +159,7 @@ def build(settings: Settings, session: Session, *, cause_patience_s: float = CAU
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.gateway.cors_origins,
-            allow_methods=("GET", "POST"),
+            allow_methods=("GET", "POST", "DELETE"),
             allow_headers=("*",),
             expose_headers=EXPOSED_HEADERS,
         )

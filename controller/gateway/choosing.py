@@ -10,12 +10,12 @@ from controller.gateway.problems import Fault, ProblemError
 from controller.gateway.schemas import Choice
 from controller.gateway.signals import Weighed, estimate_tokens, weigh
 from controller.spec import ApiPath
-from controller.wire import Ask
+from controller.wire import Ask, Talk
 
 Mode = Literal["manual", "auto", "hybrid"]
 
 AUTO: Final = "auto"
-OUR_FIELDS: Final = frozenset({"model", "auto_select", "preferred_model", "fallback", "tags"})
+OUR_FIELDS: Final = frozenset({"model", "auto_select", "preferred_model", "fallback", "tags", "conversation_id"})
 """What is meant for us and not passed on; the engine gets the chosen model's name."""
 _PLAIN_FIELDS: Final = OUR_FIELDS | {"messages", "prompt", "input", "stream", "max_tokens", "temperature"}
 _MOST_FIELDS: Final = 64
@@ -34,6 +34,7 @@ def choose(
     token_count: int = 0,
     max_tokens: int = 0,
     auto_by_default: bool = False,
+    talk: Talk | None = None,
 ) -> Ask:
     """
     Say what the controller is to be asked for.
@@ -48,6 +49,7 @@ def choose(
         token_count: the length of a prompt that came as tokens.
         max_tokens: the longest answer, 0 if none was named.
         auto_by_default: a body that names no model has one chosen.
+        talk: whose conversation it is.
 
     Raises:
         ProblemError: no such model, or one that surely cannot serve this.
@@ -89,6 +91,7 @@ def choose(
         difficulty=weighed.difficulty,
         signals=weighed.signals,
         request_fields=tuple(sorted(name[:64] for name in raw if name not in _PLAIN_FIELDS)[:_MOST_FIELDS]),
+        talk=talk,
     )
 
 

@@ -31,6 +31,7 @@ _PROMPT: Final = re.compile(rb'"prompt_tokens"\s*:\s*(\d+)')
 _COMPLETION: Final = re.compile(rb'"completion_tokens"\s*:\s*(\d+)')
 _PROMPT_N: Final = re.compile(rb'"(?:prompt_n|cache_n)"\s*:\s*(\d+)')
 _PREDICTED_N: Final = re.compile(rb'"predicted_n"\s*:\s*(\d+)')
+_CACHED: Final = re.compile(rb'"(?:cached_tokens|cache_n)"\s*:\s*(\d+)')
 _PROMPT_MS: Final = re.compile(rb'"prompt_ms"\s*:\s*(\d+(?:\.\d+)?)')
 _EVENTS: Final = b"text/event-stream"
 _BOUNDARIES: Final = (b"\n\n", b"\r\n\r\n")
@@ -61,10 +62,11 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """What one use of a worker cost; times count from the grant."""
+    """What one use of a worker cost; times count from the grant, and `cached_tokens` of the prompt were not computed."""
 
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int | None
     first_token_s: float | None
     total_s: float
 
@@ -114,7 +116,7 @@ class _Use:
     async def ask(self, job: Job) -> Exchange:
         """Send the request and return the exchange once its head has come."""
         path, body = job.compose(self.granted.model)
-        data = orjson.dumps(body)
+        data = orjson.dumps({**body, **self.granted.fields} if self.granted.fields else body)
         exchange = await self._send(path, data, fresh=False)
         try:
             await exchange.answered()
@@ -144,6 +146,7 @@ class _Use:
             "ok" if exchange.status < 500 else "error",
             prompt_tokens=usage.prompt_tokens,
             completion_tokens=usage.completion_tokens,
+            cached_tokens=usage.cached_tokens,
             first_token_s=usage.first_token_s,
             total_s=usage.total_s,
         )
@@ -295,6 +298,7 @@ def _usage(exchange: Exchange, *, granted_at: float, now: float) -> Usage:
     return Usage(
         prompt_tokens=prompt,
         completion_tokens=completion,
+        cached_tokens=_last(_CACHED, tail),
         first_token_s=_first_token_s(exchange, granted_at=granted_at),
         total_s=now - granted_at,
     )

@@ -99,6 +99,10 @@ class Lease:
         """Return what to ask a controller that knows nothing of it, with the time it has waited."""
         return msgspec.structs.replace(self.acquire, waited_s=asyncio.get_running_loop().time() - self._asked_at_s)
 
+    def renewal(self, granted: wire.Granted) -> wire.Renew:
+        """Return what to claim from a controller that knows nothing of it."""
+        return wire.Renew(id=self.id, model=granted.model, run=granted.run, slot=granted.slot, talk=self.acquire.ask.talk)
+
     async def __aenter__(self) -> "Lease":
         """
         Wait for the grant.
@@ -131,6 +135,7 @@ class Lease:
         *,
         prompt_tokens: int = 0,
         completion_tokens: int = 0,
+        cached_tokens: int | None = None,
         first_token_s: float | None = None,
         total_s: float | None = None,
     ) -> None:
@@ -144,6 +149,7 @@ class Lease:
                 outcome=outcome,
                 prompt_tokens=prompt_tokens,
                 completion_tokens=completion_tokens,
+                cached_tokens=cached_tokens,
                 first_token_s=first_token_s,
                 total_s=total_s,
             )
@@ -347,7 +353,7 @@ class Session:
             if lease.granted is None:
                 link.send(lease.again())
             else:
-                link.send(wire.Renew(id=lease.id, model=lease.granted.model, run=lease.granted.run))
+                link.send(lease.renewal(lease.granted))
 
     def lost(self, link: "_Link") -> None:
         """Take the controller as away; leases that were granted go on, for their streams do."""

@@ -11,7 +11,7 @@ import orjson
 
 from controller import wire
 from controller.errors import Reason
-from controller.gateway import choosing, forward, schemas
+from controller.gateway import choosing, forward, schemas, talks
 from controller.gateway.auth import Need, may
 from controller.gateway.box import Told
 from controller.gateway.desk import Desk, Path
@@ -41,7 +41,7 @@ async def inference(desk: Desk, inbound: Inbound) -> None:
     """`POST /inference`."""
     raw = await read(desk, inbound)
     body = schemas.check(InferenceBody, raw)
-    job = _job(body, raw, directory=desk.session.known(), deadline_s=choosing.deadline(inbound))
+    job = _job(inbound, body, raw, directory=desk.session.known(), deadline_s=choosing.deadline(inbound))
     if body.stream:
         await inbound.attended(forward.stream(desk, job, _Pieces(inbound)))
     else:
@@ -68,7 +68,7 @@ async def _batch(desk: Desk, inbound: Inbound, items: Sequence[Mapping[str, Any]
 
     async def serve(index: int) -> None:
         async with window:
-            results[index] = {"index": index, **await _item(desk, directory, items[index])}
+            results[index] = {"index": index, **await _item(desk, inbound, directory, items[index])}
 
     async with asyncio.TaskGroup() as group:
         for index in _grouped(items):
@@ -77,10 +77,10 @@ async def _batch(desk: Desk, inbound: Inbound, items: Sequence[Mapping[str, Any]
     await inbound.reply_json({"results": results, "count": len(results), "failed": failed})
 
 
-async def _item(desk: Desk, directory: Directory, raw: Mapping[str, Any]) -> dict[str, Any]:
+async def _item(desk: Desk, inbound: Inbound, directory: Directory, raw: Mapping[str, Any]) -> dict[str, Any]:
     """Serve one request of a batch; what goes wrong with it is its own result."""
     try:
-        job = _job(schemas.check(InferenceBody, raw), raw, directory=directory, priority="batch")
+        job = _job(inbound, schemas.check(InferenceBody, raw), raw, directory=directory, priority="batch")
         return _result(await forward.whole(desk, job))
     except ProblemError as exc:
         return exc.problem.body()
@@ -104,6 +104,7 @@ def _grouped(items: Sequence[Mapping[str, Any]]) -> list[int]:
 
 
 def _job(
+    inbound: Inbound,
     body: InferenceBody,
     raw: Mapping[str, Any],
     *,
@@ -124,6 +125,7 @@ def _job(
         turns=len(body.messages or ()) or 1,
         max_tokens=limit,
         auto_by_default=True,
+        talk=_talk(inbound, body, raw),
     )
     shared = {name: value for name, value in raw.items() if name not in _NOT_PASSED_ON}
     if limit:
@@ -139,6 +141,12 @@ def _job(
         return ApiPath.COMPLETIONS.value, {"model": model, **shared, "prompt": body.prompt}
 
     return Job(ask=ask, compose=compose, priority=priority, deadline_s=deadline_s)
+
+
+def _talk(inbound: Inbound, body: InferenceBody, raw: Mapping[str, Any]) -> wire.Talk:
+    if body.messages is not None:
+        return talks.of_chat(inbound, raw, body.messages, body.conversation_id)
+    return talks.of_text(inbound, raw, body.prompt, body.conversation_id)
 
 
 def _chats(directory: Directory, model: str) -> bool:
@@ -349,6 +357,23 @@ async def optimize(desk: Desk, inbound: Inbound) -> None:
     await inbound.reply_json(await inbound.attended(desk.session.call("optimize", timeout_s=LOAD_TIMEOUT_S)))
 
 
+async def conversations(desk: Desk, inbound: Inbound) -> None:
+    """`GET /conversations`: the caller's own, on the disk."""
+    await inbound.reply_json(await desk.session.call("conversations.list", {"owner": talks.owner(inbound)}))
+
+
+async def delete_conversation(desk: Desk, inbound: Inbound) -> None:
+    """`DELETE /conversations/{id}`: by the caller's own name for it, or by the id that the list shows."""
+    given = inbound.names["id"]
+    arguments = {"owner": talks.owner(inbound), "name": talks.named(given), "id": given}
+    await inbound.reply_json(await desk.session.call("conversations.delete", arguments))
+
+
+async def clear_conversations(desk: Desk, inbound: Inbound) -> None:
+    """`DELETE /conversations`: everybody's."""
+    await inbound.reply_json(await desk.session.call("conversations.clear"))
+
+
 async def metrics(desk: Desk, inbound: Inbound) -> None:
     """`GET /metrics`: what is counted here, and for those who may read `/status` what the controller tells of the box."""
     desk.metrics.leases.set(desk.session.held)
@@ -398,6 +423,27 @@ PATHS: Final = (
         handle=batch_inference,
         summary="Ask many things at once, grouped by model",
         body=BatchBody,
+    ),
+    Path(
+        method="GET",
+        path="/conversations",
+        need=Need.INFERENCE,
+        handle=conversations,
+        summary="The caller's own conversations on the disk",
+    ),
+    Path(
+        method="DELETE",
+        path="/conversations/{id}",
+        need=Need.INFERENCE,
+        handle=delete_conversation,
+        summary="Forget a conversation, on the disk and in memory",
+    ),
+    Path(
+        method="DELETE",
+        path="/conversations",
+        need=Need.ADMIN,
+        handle=clear_conversations,
+        summary="Forget everybody's conversations",
     ),
     Path(
         method="GET",

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from controller import wire
-from controller.gateway import choosing, forward, schemas
+from controller.gateway import choosing, forward, schemas, talks
 from controller.gateway.auth import Need
 from controller.gateway.desk import Desk, Path
 from controller.gateway.directory import listed
@@ -41,6 +41,7 @@ async def chat(desk: Desk, inbound: Inbound) -> None:
         texts=texts,
         turns=len(body.messages),
         max_tokens=limit,
+        talk=talks.of_chat(inbound, raw, body.messages, body.conversation_id),
     )
     if limit:
         raw.pop("max_completion_tokens", None)  # the engines know the older name
@@ -61,6 +62,7 @@ async def completions(desk: Desk, inbound: Inbound) -> None:
         texts=texts,
         token_count=token_count,
         max_tokens=body.max_tokens or 0,
+        talk=talks.of_text(inbound, raw, body.prompt, body.conversation_id),
     )
     await _serve(desk, inbound, ask, raw, streamed=bool(body.stream))
 

@@ -19,7 +19,8 @@ MOST_ITEMS: Final = 256
 
 Tokens = Annotated[int, Field(ge=1, le=LARGEST_TOKENS)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
-Name = Annotated[str, Field(min_length=1, max_length=256)]
+LONGEST_NAME: Final = 256
+Name = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME)]
 
 
 class Body(BaseModel):
@@ -39,6 +40,9 @@ class Choice(Body):
         Field(description="Stand-ins for the preferred model, best first; empty or `true` allows any."),
     ] = None
     tags: Annotated[list[Name] | None, Field(max_length=32, description="Tags the model must have.")] = None
+    conversation_id: Annotated[
+        Name | None, Field(description="A name for this conversation; what was computed of it survives a swap under it.")
+    ] = None
 
 
 class Sampling(Choice):

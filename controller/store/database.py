@@ -58,6 +58,13 @@ MIGRATIONS: Final[tuple[str, ...]] = (
         PRIMARY KEY (fingerprint, name)
     ) WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE secrets (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE conversations (
+        id TEXT PRIMARY KEY, owner TEXT NOT NULL, talk TEXT NOT NULL, model TEXT NOT NULL, fingerprint TEXT NOT NULL,
+        tokens INTEGER NOT NULL, size_bytes INTEGER NOT NULL, digest TEXT NOT NULL, saved_s REAL NOT NULL, used_s REAL NOT NULL
+    ) WITHOUT ROWID;
+    """,
 )
 """The schema, one step a version: `user_version` counts how many were applied."""
 

@@ -29,7 +29,8 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
     async def live() -> None:
         async with running(folder) as world:
-            for verb in ("performance", "plan", "load", "unload", "optimize", "logs", "metrics"):
+            kept = ("conversations.list", "conversations.delete", "conversations.clear")
+            for verb in ("performance", "plan", "load", "unload", "optimize", "logs", "metrics", *kept):
                 world.controller.answers[verb] = {}
             ended = asyncio.Event()
             ready.set_result((world, asyncio.get_running_loop(), ended))
