@@ -9,7 +9,6 @@ Where that has gone so far that it reads them again and again while its containe
 from dataclasses import dataclass
 from typing import Final
 
-from controller.drivers.base import Usage
 from controller.spec import ModelName
 from controller.state import RunId
 from controller.units import MIB, format_bytes
@@ -20,6 +19,32 @@ REFAULT_BYTES_PER_S: Final = 8 * MIB
 """Bytes of weights read again in a second that are too much for one model."""
 LASTING_S: Final = 2.0
 """How long that must go on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """
+    One look at a worker.
+
+    Attributes:
+        private_bytes: what it holds that only its end gives back.
+        charged_bytes: that, and the pages of files that count against its limit.
+        refault_bytes_per_s: pages of files that it has read again lately.
+        weights_bytes: the part of its figure that is mapped from files.
+        memory_bytes: what it is charged and limited to.
+
+    """
+
+    private_bytes: int
+    charged_bytes: int
+    refault_bytes_per_s: float
+    weights_bytes: int
+    memory_bytes: int
+
+    @property
+    def allowed_bytes(self) -> int:
+        """What its figure leaves for private memory."""
+        return max(0, self.memory_bytes - self.weights_bytes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,50 +85,27 @@ class Drifts:
         watched = self._watched.get(model)
         return watched.found if watched is not None and watched.run == run else None
 
-    def see(
-        self,
-        model: ModelName,
-        run: RunId,
-        usage: Usage,
-        *,
-        weights_bytes: int,
-        memory_bytes: int,
-        refault_bytes_per_s: float,
-        now: float,
-    ) -> Drift | None:
-        """
-        Take a reading of a ready worker, and return its drift if that is news: it is the first, or has become worse.
-
-        Args:
-            model: whose worker it is.
-            run: which of its lives.
-            usage: what it holds.
-            weights_bytes: the part of its figure that is mapped from files.
-            memory_bytes: what it is charged and limited to.
-            refault_bytes_per_s: what it has read again lately.
-            now: the core's clock.
-
-        """
+    def see(self, model: ModelName, run: RunId, reading: Reading, *, now: float) -> Drift | None:
+        """Take a reading of a ready worker, and return its drift if that is news: it is the first, or has become worse."""
         watched = self._watched.get(model)
         if watched is None or watched.run != run:
             watched = self._watched[model] = _Watched(run)
-        thrashes = self._thrashes(watched, usage, memory_bytes, refault_bytes_per_s, now)
-        allowed_bytes = max(0, memory_bytes - weights_bytes)
+        thrashes = self._thrashes(watched, reading, now)
         if watched.found is not None and (watched.found.thrashes or not thrashes):
             return None
-        if not thrashes and usage.anon_bytes <= allowed_bytes:
+        if not thrashes and reading.private_bytes <= reading.allowed_bytes:
             return None
         watched.found = Drift(
-            why=_why(usage, allowed_bytes=allowed_bytes, memory_bytes=memory_bytes, thrashes=thrashes),
-            private_bytes=usage.anon_bytes,
-            allowed_bytes=allowed_bytes,
+            why=_why(reading, thrashes=thrashes),
+            private_bytes=reading.private_bytes,
+            allowed_bytes=reading.allowed_bytes,
             thrashes=thrashes,
         )
         return watched.found
 
-    def _thrashes(self, watched: _Watched, usage: Usage, memory_bytes: int, refault_bytes_per_s: float, now: float) -> bool:
-        full = usage.charged_bytes >= FULL_SHARE * memory_bytes
-        if not full or refault_bytes_per_s < REFAULT_BYTES_PER_S:
+    def _thrashes(self, watched: _Watched, reading: Reading, now: float) -> bool:
+        full = reading.charged_bytes >= FULL_SHARE * reading.memory_bytes
+        if not full or reading.refault_bytes_per_s < REFAULT_BYTES_PER_S:
             watched.since_s = None
             return False
         if watched.since_s is None:
@@ -111,7 +113,8 @@ class Drifts:
         return now - watched.since_s >= LASTING_S
 
 
-def _why(usage: Usage, *, allowed_bytes: int, memory_bytes: int, thrashes: bool) -> str:
+def _why(reading: Reading, *, thrashes: bool) -> str:
     if thrashes:
-        return f"it reads its weights again and again, as they do not fit its limit of {format_bytes(memory_bytes)}"
-    return f"it holds {format_bytes(usage.anon_bytes)} privately, and its figure allows for {format_bytes(allowed_bytes)}"
+        return f"it reads its weights again and again, as they do not fit its limit of {format_bytes(reading.memory_bytes)}"
+    held, allowed = format_bytes(reading.private_bytes), format_bytes(reading.allowed_bytes)
+    return f"it holds {held} privately, and its figure allows for {allowed}"

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 import structlog
 
 from controller.budget import Budget
-from controller.drift import Drift, Drifts
+from controller.drift import Drift, Drifts, Reading
 from controller.drivers.base import Driver, Usage
 from controller.errors import EngineError
 from controller.guard import Guard, Level, Sample
@@ -188,15 +188,14 @@ class Lookout:
 
     def _watch_drift(self, worker: Worker, spec: ModelSpec, seen: _Seen) -> None:
         """Have a model that needs more than its figure charged more, and loaded anew if it cannot work with what it has."""
-        news = self._drifts.see(
-            spec.name,
-            worker.run,
-            seen.usage,
+        reading = Reading(
+            private_bytes=seen.usage.anon_bytes,
+            charged_bytes=seen.usage.charged_bytes,
+            refault_bytes_per_s=seen.refault_bytes_per_s,
             weights_bytes=spec.footprint.weights_bytes,
             memory_bytes=worker.memory_bytes,
-            refault_bytes_per_s=seen.refault_bytes_per_s,
-            now=seen.at_s,
         )
+        news = self._drifts.see(spec.name, worker.run, reading, now=seen.at_s)
         if news is not None:
             log.warning("model.drifted", model=spec.name, why=news.why, thrashes=news.thrashes)
             self._meter.drifted(spec, worker, news)

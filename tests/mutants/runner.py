@@ -12,6 +12,8 @@ from typing import Final
 from tests.mutants.catalogue import ROOT, Mutant
 
 TESTS: Final = (
+    "guard",
+    "drift",
     "scheduler_[!f]*",
     "scheduler_failures",
     "planner",

@@ -1,7 +1,6 @@
 """A worker that needs more than it is charged is noticed, once, and as what it is."""
 
-from controller.drift import FULL_SHARE, LASTING_S, REFAULT_BYTES_PER_S, Drift, Drifts
-from controller.drivers.base import Usage
+from controller.drift import FULL_SHARE, LASTING_S, REFAULT_BYTES_PER_S, Drift, Drifts, Reading
 from controller.spec import ModelName
 from controller.state import RunId
 from controller.units import MIB
@@ -14,10 +13,14 @@ def see(
     drifts: Drifts, now: float, *, anon_mib: int = 10, file_mib: int = 80, refaults: float = 0.0, run: RunId = RUN
 ) -> Drift | None:
     """Take a reading."""
-    usage = Usage(limit_bytes=MEMORY_BYTES, anon_bytes=anon_mib * MIB, file_bytes=file_mib * MIB, refault_bytes=0)
-    return drifts.see(
-        MODEL, run, usage, weights_bytes=WEIGHTS_BYTES, memory_bytes=MEMORY_BYTES, refault_bytes_per_s=refaults, now=now
+    reading = Reading(
+        private_bytes=anon_mib * MIB,
+        charged_bytes=(anon_mib + file_mib) * MIB,
+        refault_bytes_per_s=refaults,
+        weights_bytes=WEIGHTS_BYTES,
+        memory_bytes=MEMORY_BYTES,
     )
+    return drifts.see(MODEL, run, reading, now=now)
 
 
 def test_what_fits_its_figure_has_not_drifted() -> None:
@@ -84,9 +87,9 @@ def test_another_run_begins_anew() -> None:
 
 def test_a_figure_below_the_weights_allows_for_nothing() -> None:
     """What an operator has set too low is said, and no negative sum with it."""
-    usage = Usage(limit_bytes=MEMORY_BYTES, anon_bytes=MIB, file_bytes=0, refault_bytes=0)
+    reading = Reading(private_bytes=MIB, charged_bytes=MIB, refault_bytes_per_s=0.0, weights_bytes=2, memory_bytes=1)
 
-    found = Drifts().see(MODEL, RUN, usage, weights_bytes=2, memory_bytes=1, refault_bytes_per_s=0.0, now=0.0)
+    found = Drifts().see(MODEL, RUN, reading, now=0.0)
 
     assert found is not None
     assert 0 == found.allowed_bytes
