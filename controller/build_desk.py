@@ -66,7 +66,7 @@ class BuildDesk:
             build = self._forge.row(order.model)
             rests = build is not None and build["state"] in (State.FAILED, State.CANCELLED)
             row = reports.model_row(order.spec, worker=None, record=None, measured=None, now=now)
-            reason = build["problem"] if build else None
+            reason = build["problem"] if build and rests else None
             told.append({**row, "state": "failed" if rests else "building", "reason": reason, "build": build})
         return told
 

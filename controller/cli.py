@@ -4,10 +4,11 @@ The verbs of `windlass`.
 Tables for people, `--json` for programs. Heavy modules are imported by the verbs that need them, so that each starts quickly.
 """
 
+import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
@@ -245,6 +246,54 @@ def unload(
 
 
 @app.command(rich_help_panel="Change")
+def build(
+    model: Model,
+    url: Url = None,
+    *,
+    quantization: Annotated[
+        str | None,
+        typer.Option(help="Another one than its model.toml says: bf16, q8_0, q4_k_m, q4_0 or auto.", show_default=False),
+    ] = None,
+    wait: Annotated[bool, typer.Option(help="Show how far it is until it ends, or come back at once.")] = True,
+    cancel: Annotated[bool, typer.Option("--cancel", help="Stop building for it until it is asked for.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Build a model's engine file: its weights in another quantisation, or with an adapter merged."""
+    from controller.ops import building  # noqa: PLC0415
+
+    api = _api(url)
+    if cancel:
+        _show(
+            api.post("/cancel_build", {"model": model}),
+            lambda told: [f"the build of {told['model']} is stopped"],
+            as_json=as_json,
+        )
+        return
+    wanted = {"model": model} | ({"quantization": quantization} if quantization else {})
+    row = api.post("/build_model", wanted)
+    if wait:
+        with _live() as show:
+            row = building.follow(
+                row, look=lambda: api.get("/builds")["builds"], show=lambda one: None if as_json else show(building.line(one))
+            )
+    _show(row, lambda told: [building.line(told)], as_json=as_json)
+    if row["state"] in ("failed", "cancelled"):
+        raise typer.Exit(EXIT_FAILED)
+
+
+@app.command(rich_help_panel="Look")
+def builds(url: Url = None, *, as_json: AsJson = False) -> None:
+    """List the engine files: built, under way, waiting or failed, and why."""
+
+    def render(body: Any) -> Iterable[object]:  # noqa: ANN401
+        from controller.ops import tables  # noqa: PLC0415
+
+        yield tables.builds_table(body["builds"])
+
+    _show(_api(url).get("/builds"), render, as_json=as_json)
+
+
+@app.command(rich_help_panel="Change")
 def ask(
     model: Annotated[str, typer.Argument(help="The model's name, or `auto`.", show_default=False)],
     prompt: Annotated[str, typer.Argument(help="What to ask; `-` reads it from standard input.", show_default=False)],
@@ -392,6 +441,19 @@ def _print(parts: Iterable[object]) -> None:
     console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
     for part in parts:
         console.print(part, soft_wrap=isinstance(part, str))
+
+
+@contextlib.contextmanager
+def _live() -> Iterator[Callable[[str], None]]:
+    """Give out a line that changes in place on a terminal, and a line for every change elsewhere."""
+    from rich.console import Console  # noqa: PLC0415
+
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
+    if not console.is_terminal:
+        yield lambda text: console.print(text, soft_wrap=True)
+        return
+    with console.status("") as status:
+        yield status.update
 
 
 def _print_json(body: object) -> None:

@@ -21,7 +21,7 @@ from controller.gateway.inbound import Inbound
 from controller.gateway.lease import Priority
 from controller.gateway.openai import message_texts, read, route_headers
 from controller.gateway.problems import Fault, Problem, ProblemError
-from controller.gateway.schemas import BatchBody, InferenceBody, LoadBody, OptimizeBody, UnloadBody
+from controller.gateway.schemas import BatchBody, BuildBody, InferenceBody, LoadBody, ModelBody, OptimizeBody, UnloadBody
 from controller.spec import ApiPath
 
 BATCH_WINDOW: Final = 32
@@ -340,12 +340,34 @@ async def unload_model(desk: Desk, inbound: Inbound) -> None:
     await _residency(desk, inbound, "unload", body, {"force": body.force})
 
 
-async def _residency(desk: Desk, inbound: Inbound, verb: str, body: LoadBody, more: Mapping[str, Any]) -> None:
+async def build_model(desk: Desk, inbound: Inbound) -> None:
+    """`POST /build_model`."""
+    body = schemas.check(BuildBody, await read(desk, inbound))
+    arguments = {"model": _named(desk, body), "quantization": body.quantization}
+    await inbound.reply_json(await desk.session.call("build", arguments))
+
+
+async def cancel_build(desk: Desk, inbound: Inbound) -> None:
+    """`POST /cancel_build`."""
+    body = schemas.check(ModelBody, await read(desk, inbound))
+    await inbound.reply_json(await desk.session.call("builds.cancel", {"model": _named(desk, body)}))
+
+
+async def builds(desk: Desk, inbound: Inbound) -> None:
+    """`GET /builds`."""
+    await inbound.reply_json(await desk.session.call("builds"))
+
+
+def _named(desk: Desk, body: ModelBody) -> str:
+    """Return the registered model that a body names."""
     name = body.model_name or body.model
     if name is None:
         raise ProblemError(Reason.MALFORMED, "model_name: wanted the name of a model", param="model_name")
-    card = desk.session.known().model(name, param="model_name" if body.model_name else "model")
-    arguments = {"model": card.name, "wait": body.wait, **more}
+    return desk.session.known().model(name, param="model_name" if body.model_name else "model").name
+
+
+async def _residency(desk: Desk, inbound: Inbound, verb: str, body: LoadBody, more: Mapping[str, Any]) -> None:
+    arguments = {"model": _named(desk, body), "wait": body.wait, **more}
     await inbound.reply_json(await inbound.attended(desk.session.call(verb, arguments, timeout_s=LOAD_TIMEOUT_S)))
 
 
@@ -407,6 +429,25 @@ PATHS: Final = (
     Path(method="GET", path="/plan/{model}", need=Need.ADMIN, handle=plan, summary="What loading a model would evict, and why"),
     Path(method="POST", path="/load_model", need=Need.ADMIN, handle=load_model, summary="Load a model", body=LoadBody),
     Path(method="POST", path="/unload_model", need=Need.ADMIN, handle=unload_model, summary="Unload a model", body=UnloadBody),
+    Path(
+        method="GET", path="/builds", need=Need.ADMIN, handle=builds, summary="Engine files: built, under way, waiting or failed"
+    ),
+    Path(
+        method="POST",
+        path="/build_model",
+        need=Need.ADMIN,
+        handle=build_model,
+        summary="Build a model's engine file now",
+        body=BuildBody,
+    ),
+    Path(
+        method="POST",
+        path="/cancel_build",
+        need=Need.ADMIN,
+        handle=cancel_build,
+        summary="Stop building for a model until it is asked for",
+        body=ModelBody,
+    ),
     Path(
         method="POST",
         path="/inference",

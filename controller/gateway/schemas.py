@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from controller.gateway.problems import Fault, ProblemError
 
@@ -146,11 +146,30 @@ class BatchBody(Choice):
     prompts: Annotated[list[str] | None, Field(min_length=1, max_length=MOST_ITEMS)] = None
 
 
-class LoadBody(Body):
-    """`POST /load_model`."""
+class ModelBody(Body):
+    """`POST /cancel_build`: the name of a model and nothing else."""
 
     model_name: Name | None = None
     model: Annotated[Name | None, Field(description="The same as `model_name`.")] = None
+
+
+class BuildBody(ModelBody):
+    """`POST /build_model`."""
+
+    quantization: Annotated[
+        Literal["bf16", "q8_0", "q4_k_m", "q4_0", "auto"] | None,
+        Field(description="Another one than its `model.toml` says: made ahead, and served when the manifest names it."),
+    ] = None
+
+    @field_validator("quantization", mode="before")
+    @classmethod
+    def _in_small_letters(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
+
+class LoadBody(ModelBody):
+    """`POST /load_model`."""
+
     wait: Annotated[bool, Field(description="Answer when it is done; else when it is decided.")] = True
 
 

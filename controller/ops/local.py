@@ -101,7 +101,11 @@ def _prepare(place: Place) -> None:
 
 
 def _needed(models: Path) -> tuple[str, ...]:
-    folders = {folder.name: [file.name for file in folder.iterdir()] for folder in models.iterdir() if folder.is_dir()}
+    folders = {
+        folder.name: [file.name for file in (*folder.glob("*"), *folder.glob("*/adapter_model*"))]
+        for folder in models.iterdir()
+        if folder.is_dir()
+    }
     manifests = {}
     for name in folders:
         try:

@@ -155,6 +155,10 @@ def needed_images(folders: Mapping[str, Sequence[str]], manifests: Mapping[str, 
     for folder, files in folders.items():
         if engine := manifests.get(folder):
             needed.add(engine)
-        elif any(name.endswith(".safetensors") for name in files) and not any(name.endswith(".gguf") for name in files):
+        weights = [name for name in files if name.endswith(".safetensors")]
+        # A checkpoint is served by this image, or turned into a GGUF by it; so is an adapter that lies beside a GGUF.
+        if any(name.startswith("adapter_model") for name in weights) or (
+            weights and not any(name.endswith(".gguf") for name in files)
+        ):
             needed.add("transformers")
     return tuple(sorted(needed))

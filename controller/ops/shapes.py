@@ -22,7 +22,7 @@ On the controller's socket, as `wire.Call` and the body of `wire.Result`:
 from typing import Literal, NotRequired, TypedDict
 
 State = Literal["ok", "degraded", "failing"]
-ModelState = Literal["resident", "loading", "stopping", "stopped", "on_disk", "failed"]
+ModelState = Literal["resident", "loading", "stopping", "stopped", "on_disk", "building", "failed"]
 
 
 class ErrorDetail(TypedDict):
@@ -178,6 +178,34 @@ class DriftStatus(TypedDict):
     thrashes: bool
 
 
+class BuildRow(TypedDict):
+    """
+    One engine file that a model wants, or that somebody has asked for.
+
+    `why` says why it is this one, `problem` why it waits, failed or was stopped, `serving` what is served until it is built. What
+    is under way has a step, seconds and an estimate of what is left; else these are null.
+    """
+
+    model: str
+    state: Literal["queued", "waiting", "building", "finishing", "verifying", "failed", "cancelled", "built"]
+    engine: str
+    quantization: str | None
+    why: str
+    fingerprint: str
+    progress: float
+    done_bytes: int
+    total_bytes: int
+    step: str | None
+    step_number: int | None
+    steps: int
+    seconds: float | None
+    eta_s: float | None
+    failures: int
+    problem: str | None
+    serving: str | None
+    log: list[str]
+
+
 class ModelRow(TypedDict):
     """
     One registered model. `reason` says why it is failed or cannot be served; else null.
@@ -209,6 +237,7 @@ class ModelRow(TypedDict):
     failures: int
     api_paths: list[str]
     reason: str | None
+    build: NotRequired[BuildRow | None]
 
 
 class ProblemRow(TypedDict):
@@ -254,6 +283,12 @@ class Logs(TypedDict):
 
     model: str
     lines: list[str]
+
+
+class Builds(TypedDict):
+    """`GET /builds`."""
+
+    builds: list[BuildRow]
 
 
 class Changed(TypedDict):

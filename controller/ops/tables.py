@@ -6,8 +6,20 @@ from typing import Final
 from rich.markup import escape
 from rich.table import Table
 
+from controller.ops import building
 from controller.ops.check import Finding
-from controller.ops.shapes import Changed, ExitStatus, KeyRow, ModelRow, Models, Plan, Status, WaiterStatus, WorkerStatus
+from controller.ops.shapes import (
+    BuildRow,
+    Changed,
+    ExitStatus,
+    KeyRow,
+    ModelRow,
+    Models,
+    Plan,
+    Status,
+    WaiterStatus,
+    WorkerStatus,
+)
 from controller.units import format_bytes, format_seconds
 
 _COLORS: Final[Mapping[str, str]] = {
@@ -18,6 +30,11 @@ _COLORS: Final[Mapping[str, str]] = {
     "warning": "yellow",
     "starting": "yellow",
     "loading": "yellow",
+    "building": "yellow",
+    "finishing": "yellow",
+    "verifying": "yellow",
+    "waiting": "yellow",
+    "built": "green",
     "stopping": "yellow",
     "failing": "red",
     "failed": "red",
@@ -89,6 +106,24 @@ def models_table(models: Sequence[ModelRow]) -> Table:
 _SOURCES: Final[Mapping[str, str]] = {"estimate": "(est.)", "override": "(set)"}
 
 
+def builds_table(builds: Sequence[BuildRow]) -> Table:
+    """Show the engine files: `windlass builds`."""
+    table = _table("model", "state", "engine", "stored as", ">size", ">done", ">left", "served meanwhile", "why")
+    for row in builds:
+        table.add_row(
+            escape(row["model"]),
+            colored(row["state"]),
+            escape(row["engine"]),
+            row["quantization"] or "as it was",
+            format_bytes(row["total_bytes"]),
+            f"{row['progress']:.0%}",
+            _seconds(row["eta_s"]),
+            _NOTHING if row["state"] == "built" else row["serving"] or "nothing",
+            escape(row["problem"] or row["why"]),
+        )
+    return table
+
+
 def model_notes(body: Models) -> list[str]:
     """Say what is wrong with models and folders, a line each."""
     broken = [
@@ -97,7 +132,9 @@ def model_notes(body: Models) -> list[str]:
     drifts = ((model["name"], model["drift"]) for model in body["models"])
     drifted = [f"{colored('degraded')}: {escape(name)}: {escape(drift['why'])}" for name, drift in drifts if drift]
     folders = [f"{colored('error')}: {escape(row['folder'])}: {escape(row['text'])}" for row in body["problems"]]
-    return broken + drifted + folders
+    rows = (model.get("build") for model in body["models"])
+    builds = [building.line(row) for row in rows if row and row["state"] != "built"]
+    return broken + drifted + folders + builds
 
 
 def status_lines(status: Status) -> list[str]:

@@ -30,7 +30,8 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     async def live() -> None:
         async with running(folder) as world:
             kept = ("conversations.list", "conversations.delete", "conversations.clear")
-            for verb in ("performance", "plan", "load", "unload", "optimize", "logs", "metrics", *kept):
+            builds = ("build", "builds", "builds.cancel")
+            for verb in ("performance", "plan", "load", "unload", "optimize", "logs", "metrics", *kept, *builds):
                 world.controller.answers[verb] = {}
             ended = asyncio.Event()
             ready.set_result((world, asyncio.get_running_loop(), ended))

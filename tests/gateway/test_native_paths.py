@@ -133,6 +133,7 @@ async def test_a_large_batch_waits_in_windows(near: World) -> None:
         ("/performance", "performance", {"window_s": 3600.0}),
         ("/performance?window=15m", "performance", {"window_s": 900.0}),
         ("/plan/mini", "plan", {"model": "mini"}),
+        ("/builds", "builds", {}),
         ("/models/mini/logs?tail=5", "logs", {"model": "mini", "tail": 5}),
     ],
 )
@@ -152,6 +153,9 @@ async def test_what_the_controller_tells_is_passed_on(near: World, path: str, ve
         ("/load_model", {"model": "mini", "wait": False}, "load", {"model": "mini", "wait": False}),
         ("/unload_model", {"model_name": "mini", "force": True}, "unload", {"model": "mini", "wait": True, "force": True}),
         ("/optimize", {}, "optimize", {}),
+        ("/build_model", {"model_name": "mini"}, "build", {"model": "mini", "quantization": None}),
+        ("/build_model", {"model": "mini", "quantization": "Q4_K_M"}, "build", {"model": "mini", "quantization": "q4_k_m"}),
+        ("/cancel_build", {"model_name": "mini"}, "builds.cancel", {"model": "mini"}),
     ],
 )
 async def test_what_is_to_be_done_is_passed_on(
@@ -181,6 +185,11 @@ async def test_a_conflict_is_a_conflict(near: World) -> None:
         ("/load_model", {"model_name": ["mini"]}, 400),
         ("/load_model", {"model_name": "mini", "wait": "yes"}, 400),
         ("/unload_model", {"model_name": "../mini"}, 404),
+        ("/build_model", {}, 400),
+        ("/build_model", {"model_name": "nonsuch"}, 404),
+        ("/build_model", {"model_name": "mini", "quantization": "q3"}, 400),
+        ("/build_model", {"model_name": "mini", "quantization": 4}, 400),
+        ("/cancel_build", {"model_name": "nonsuch"}, 404),
         ("/optimize", [], 400),
     ],
 )
