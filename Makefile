@@ -62,6 +62,13 @@ peer: images ## table: a small model's warm swap beside that of llama.cpp's own 
 trace: images ## table: twelve clients in turn, and a Zipf trace, through Windlass and through llama.cpp's own router
 	@$(BENCH)
 
+gateway: images ## table: the gateway beside a bare worker, nginx and LiteLLM's proxy; with 10, 100 and 10,000 models
+	@images/setup.sh bench
+	@$(BENCH)
+
+decode: images ## table: tokens a second through the gateway and beside it
+	@$(BENCH)
+
 simulate: venv ## table: the scheduler under load on a virtual clock, beside simpler policies
 	@$(PYTHON) -m bench.simulator
 
@@ -69,6 +76,7 @@ soak: images ## table: 200 clients, 5 models, 3 minutes, with hang-ups and kills
 	@$(BENCH)
 
 bench: images ## everything that is measured, in one run: a table, build/bench/bench.json, pictures
+	@images/setup.sh bench
 	@$(BENCH) $(addprefix --only ,$(ONLY))
 
 venv: .venv/.locked
@@ -79,4 +87,4 @@ venv: .venv/.locked
 engine: venv
 	@images/setup.sh engine
 
-.PHONY: help run down images test test-fast mutants check format lock capacity swap peer trace simulate soak bench venv engine
+.PHONY: help run down images test test-fast mutants check format lock capacity swap peer trace gateway decode simulate soak bench venv engine

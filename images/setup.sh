@@ -3,6 +3,7 @@
 #
 # usage: images/setup.sh python    Python and the virtual environment: enough for `make check` and `make test-fast`
 #        images/setup.sh lint      what `make check` needs beyond the virtual environment
+#        images/setup.sh bench     what `make gateway` needs beyond the engine: wrk, nginx, a C compiler
 #        images/setup.sh engine    Docker Engine, Compose and mmdebstrap as well, and the engine running
 #
 # An engine that already answers is used as it is, whoever runs it and however it is set up.
@@ -80,6 +81,21 @@ engine_packages() {
     if [ "$(id -u)" -ne 0 ] && ! have newuidmap; then echo uidmap; fi
 }
 
+bench_packages() {
+    have wrk || echo wrk
+    have cc || echo gcc
+    [ -e /usr/include/stdio.h ] || echo libc6-dev
+}
+
+# Unpacked and not installed: the installed package starts a server on port 80.
+unpack_nginx() {
+    [ -x build/nginx/usr/sbin/nginx ] && return
+    say "unpacking nginx into build/nginx"
+    mkdir -p build/nginx
+    (cd build/nginx && apt-get download --quiet nginx >../logs/nginx.log 2>&1 && dpkg-deb --extract nginx_*.deb .) \
+        || show_and_fail nginx "nginx could not be unpacked"
+}
+
 answers() { images/with-engine.sh true 2>/dev/null || as_root docker version >/dev/null 2>&1; }
 
 start_engine() {
@@ -118,7 +134,14 @@ case "${1:-}" in
         have shellcheck || install_packages shellcheck
         exit
         ;;
-    *) fail "usage: images/setup.sh python|lint|engine" ;;
+    bench)
+        packages=$(bench_packages)
+        # shellcheck disable=SC2086 # a list of package names
+        if [ -n "$packages" ]; then install_packages $packages; fi
+        have nginx || unpack_nginx
+        exit
+        ;;
+    *) fail "usage: images/setup.sh python|lint|engine|bench" ;;
 esac
 
 USER=${USER:-$(id -un)}

@@ -19,3 +19,5 @@ lock $in_image requirements/transformers.in --overrides <(echo "torch; sys_platf
     --output-file requirements/transformers.lock
 lock --universal --python-version 3.11 pyproject.toml --extra dev --extra bench --constraints requirements/run.lock \
     --output-file requirements/dev.lock
+# What the gateway is compared with, in an environment of its own.
+lock --universal --python-version 3.11 requirements/litellm.in --output-file requirements/litellm.lock
