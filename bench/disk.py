@@ -98,8 +98,8 @@ def cached_share(path: Path) -> float:
 
 def drop_pages(path: Path) -> None:
     """Take a file's pages out of the page cache, as far as nobody maps them."""
-    os.sync()
     with path.open("rb") as file:
+        os.fsync(file.fileno())  # what is still to be written stays
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
