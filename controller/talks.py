@@ -37,8 +37,6 @@ ERASE_S: Final = 2.0
 """How long a worker may take for each; it may be in the middle of a pass over somebody's prompt."""
 TICK_S: Final = 0.5
 TIDY_S: Final = 60.0
-FIRST_GUESS_BYTES: Final = 32 * 1024
-"""What a token takes on the disk, before any of its model was written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -276,7 +274,7 @@ class Talks:
             return
         # Whatever comes of it: it is not tried again before the conversation has grown.
         tokens, slot.saved_tokens = slot.tokens, slot.tokens
-        guess_bytes = int(tokens * self._token_bytes.get(table.fingerprint, FIRST_GUESS_BYTES))
+        guess_bytes = int(tokens * self._token_bytes.get(table.fingerprint, 0.0))  # nobody knows before the first one
         if reason := await asyncio.to_thread(store.refusal, guess_bytes):
             log.info("conversation.not_kept", model=table.model.name, tokens=tokens, reason=reason)
             return

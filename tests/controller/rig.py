@@ -19,18 +19,20 @@ import msgspec
 
 from controller.drivers.faulty import Fault, FaultyDriver, Verb
 from controller.drivers.memory import MemoryDriver, MemoryEngine, _Box
-from controller.engines.base import Site
+from controller.engines.base import KV_MOUNT, Site
 from controller.host import Host
 from controller.meter import Meter
 from controller.pool import Pool
 from controller.probes.memory import Supply
 from controller.rules import Rules
-from controller.spec import ApiPath, Footprint, FootprintSource, ModelName, ModelSpec, Tier
+from controller.spec import ApiPath, Footprint, FootprintSource, ModelName, ModelSpec, Tier, WorkerSpec
 from controller.state import Exit, Status
+from controller.store.conversations import Conversations, Limits
 from controller.store.database import open_database
 from controller.store.ledger import Ledger
 from controller.units import MIB
-from controller.wire import Acquire, Ask, Granted, Loading, Message, Queued, Refused, Release, Revoked
+from controller.wire import Acquire, Ask, Granted, Loading, Message, Queued, Refused, Release, Revoked, Talk
+from tests.controller.cells import Cells
 
 OWNER = "rig"
 BUDGET_BYTES = 100 * MIB
@@ -75,14 +77,20 @@ class Manner(enum.Enum):
 class _Answer(asyncio.Protocol):
     """One connection to a worker."""
 
-    def __init__(self, manner: Callable[[], Manner]) -> None:
+    def __init__(self, manner: Callable[[], Manner], slots: Callable[[bytes], bytes]) -> None:
         self._manner = manner
+        self._slots = slots
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
+        if data.startswith(b"POST /slots/"):
+            if reply := self._slots(data):
+                self._transport.write(reply)
+                self._transport.close()
+            return
         match self._manner():
             case Manner.READY:
                 self._transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
@@ -103,6 +111,7 @@ class Machine(MemoryEngine):
         manners: how the worker of a model answers; `READY` where nothing is said.
         load_s: how long it takes until it does.
         fatal: models whose worker ends as soon as it starts.
+        cells: what the workers hold of conversations.
         most_bytes: the most memory that ran at once.
         starts: which model was started, in order.
         others_leave_bytes: what other programs leave of the box's memory.
@@ -115,6 +124,7 @@ class Machine(MemoryEngine):
         self.manners: dict[str, Manner] = {}
         self.load_s: dict[str, float] = {}
         self.fatal: set[str] = set()
+        self.cells = Cells()
         self.most_bytes = 0
         self.starts: list[str] = []
         self.others_leave_bytes = 10 * BUDGET_BYTES
@@ -147,23 +157,28 @@ class Machine(MemoryEngine):
         if model in self.fatal:
             self.crashed(owner, model)
         else:
-            self._opening[model] = asyncio.get_running_loop().create_task(self._serve(model, Path(box.spec.socket)))
+            self._opening[model] = asyncio.get_running_loop().create_task(self._serve(model, box.spec))
 
     def ended(self, owner: str, box: _Box, how: Exit) -> None:
         """Note that a container has ended, and end its process."""
         super().ended(owner, box, how)
+        self.cells.clear(box.shown.model)
         if serving := self._opening.pop(box.shown.model, None):
             serving.cancel()
 
-    async def _serve(self, model: ModelName, path: Path) -> None:
-        loop = asyncio.get_running_loop()
+    async def _serve(self, model: ModelName, spec: WorkerSpec) -> None:
+        loop, path = asyncio.get_running_loop(), Path(spec.socket)
+        kv = next(Path(mount.source) for mount in spec.mounts if mount.target == KV_MOUNT)
         ready_s = loop.time() + self.load_s.get(model, 0.0)
 
         def manner() -> Manner:
             return Manner.LOADING if loop.time() < ready_s else self.manners.get(model, Manner.READY)
 
+        def slots(request: bytes) -> bytes:
+            return self.cells.answer(model, kv, request)
+
         path.parent.mkdir(parents=True, exist_ok=True)
-        async with await loop.create_unix_server(lambda: _Answer(manner), str(path)) as server:
+        async with await loop.create_unix_server(lambda: _Answer(manner, slots), str(path)) as server:
             await server.serve_forever()
 
     async def power_off(self) -> None:
@@ -223,11 +238,12 @@ class Rig:
         mode: str = "manual",
         priority: str = "interactive",
         deadline_s: float | None = None,
+        talk: Talk | None = None,
     ) -> str:
         """Ask for a lease and return its id."""
         self.asked += 1
         lease = lease or f"lease-{self.asked}"
-        ask = msgspec.convert({"mode": mode, "model": model, "api_path": ApiPath.CHAT.value}, Ask)
+        ask = msgspec.convert({"mode": mode, "model": model, "api_path": ApiPath.CHAT.value, "talk": talk}, Ask)
         message = msgspec.convert({"id": lease, "ask": ask, "priority": priority, "deadline_s": deadline_s}, Acquire)
         self.pool.acquire(message, self.ear)
         return lease
@@ -316,8 +332,13 @@ async def running(
     machine: Machine | None = None,
     knobs: Mapping[str, Any] | None = None,
     wait: bool = True,
+    kept: Limits | None = None,
 ) -> AsyncIterator[Rig]:
-    """Run a pool in *folder* as long as the block runs; without *wait*, before it has seen the engine."""
+    """
+    Run a pool in *folder* as long as the block runs.
+
+    Without *wait*, before it has seen the engine; without *kept*, it keeps no conversations.
+    """
     machine = machine or Machine()
     memory = MemoryDriver(OWNER, engine=machine)
     driver = FaultyDriver(memory, *faults)
@@ -333,6 +354,7 @@ async def running(
         clock=clock,
         floor_bytes=FLOOR_BYTES,
         read_supply=machine.supply,
+        conversations=Conversations(database, folder / "k", limits=kept, wall=clock) if kept else None,
     )
     pool.register({spec.name: spec for spec in models})
     rig = Rig(pool=pool, driver=driver, memory=memory, machine=machine, ear=Ear())

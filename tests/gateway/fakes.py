@@ -49,6 +49,8 @@ class FakeController:
         self.refusal: dict[str, Any] | None = None
         self.limit_s = 60.0
         self.answers: dict[str, Any] = {}
+        self.slot: int | None = None
+        self.fields: dict[str, int | bool] = {}
         self.acquired: list[wire.Acquire] = []
         self.renewed: list[wire.Renew] = []
         self.released: list[wire.Release] = []
@@ -161,6 +163,8 @@ class FakeController:
             limit_s=self.limit_s,
             waited_s=0.002,
             bound_s=12.5,
+            slot=self.slot,
+            fields=self.fields,
         )
 
     def _send(self, message: wire.Message) -> None:
