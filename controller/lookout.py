@@ -5,9 +5,10 @@ Nothing is decided here. What was seen goes to the guard, which is pure, and wha
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import structlog
 
@@ -92,24 +93,28 @@ class Lookout:
         self._read = read
         self._seen: dict[ModelName, _Seen] = {}
         self._drifts = Drifts()
-        self._asking: set[asyncio.Task[None]] = set()
+        self._ask = asyncio.Event()
+        self._told = asyncio.Event()
+        self._critical = asyncio.Event()
         self._stalled: tuple[float, float] | None = None
 
     async def keep_watching(self) -> None:
         """Look until cancelled."""
-        try:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._keep_asking())
             while True:
+                self._told.clear()
+                self._ask.set()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(PATIENCE_S):
+                        await self._told.wait()
                 await self.look()
                 await asyncio.sleep(self.guard.verdict.look_again_s)
-        finally:
-            for task in self._asking:
-                task.cancel()
 
     async def look(self) -> None:
-        """Look once, and have a turn taken if something follows from it."""
-        # The workers come first: what one of them gives back between the two readings is counted twice, which harms nobody, and
-        # the other way round it would be missed, and another worker would go for it.
-        await self._ask_workers()
+        """Look at the box once, and have a turn taken if something follows from it."""
+        # The workers were asked before: what one of them gives back between the two readings is counted twice, which harms
+        # nobody, and the other way round it would be missed, and another worker would go for it.
         supply = await asyncio.to_thread(self._read)
         now, before = self._clock(), self.guard.verdict
         verdict = self.guard.see(
@@ -125,6 +130,7 @@ class Lookout:
         )
         if verdict.level is not before.level:
             log.warning("guard.level", level=verdict.level.value, was=before.level.value, reason=verdict.reason)
+            (self._critical.set if verdict.level is Level.CRITICAL else self._critical.clear)()
         if verdict.budget_bytes != self._owner.budget.allowed_bytes or verdict.level is Level.CRITICAL:
             self._owner.budget.allow(verdict.budget_bytes, shortage=verdict.reason)
             self._owner.look_again()
@@ -138,6 +144,14 @@ class Lookout:
         """Return how the worker of a model has outgrown its figure, if it has."""
         worker = self._owner.workers.get(model)
         return None if worker is None or worker.status is not Status.READY else self._drifts.of(model, worker.run)
+
+    async def unless_critical(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do what is worth doing before a worker ends, but not for one moment in which the box has less than its floor."""
+        async with asyncio.TaskGroup() as tasks:
+            both = tasks.create_task(work), tasks.create_task(_until(self._critical))
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            for task in both:
+                task.cancel()
 
     # What a turn asks, when it has decided.
 
@@ -159,17 +173,15 @@ class Lookout:
 
     # How it looks.
 
-    async def _ask_workers(self) -> None:
-        """Ask for the memory of every worker at once; whoever answers too late is counted the next time."""
-        running = {m: w.run for m, w in self._owner.workers.items() if w.status in RUNNING}
-        self._seen = {m: seen for m, seen in self._seen.items() if running.get(m) == seen.run}
-        if not self._asking:
-            for model, run in running.items():
-                task = asyncio.create_task(self._ask_worker(model, run))
-                self._asking.add(task)
-                task.add_done_callback(self._asking.discard)
-        if self._asking:
-            await asyncio.wait(self._asking, timeout=PATIENCE_S)
+    async def _keep_asking(self) -> None:
+        """Ask for the memory of every worker at once, whenever a look is due; whoever answers late is counted the next time."""
+        while True:
+            await self._ask.wait()
+            self._ask.clear()
+            running = {m: w.run for m, w in self._owner.workers.items() if w.status in RUNNING}
+            self._seen = {m: seen for m, seen in self._seen.items() if running.get(m) == seen.run}
+            await asyncio.gather(*(self._ask_worker(model, run) for model, run in running.items()))
+            self._told.set()
 
     async def _ask_worker(self, model: ModelName, run: RunId) -> None:
         try:
@@ -226,3 +238,7 @@ class Lookout:
         if before is None or now <= before[0]:
             return 0.0
         return max(0.0, supply.stalled_s - before[1]) / (now - before[0])
+
+
+async def _until(event: asyncio.Event) -> None:
+    await event.wait()

@@ -109,7 +109,7 @@ class Pool:
         guard = Guard(budget_bytes=rules.budget_bytes, floor_bytes=floor_bytes)
         self.lookout = Lookout(guard=guard, driver=driver, meter=meter, owner=self, clock=clock, read=read_supply)
         self.talks = Talks(store=conversations, host=host, clock=clock)
-        self._crew = Crew(driver=driver, fleet=self.fleet, owner=self, clock=clock, before_stop=self.talks.before_stop)
+        self._crew = Crew(driver=driver, fleet=self.fleet, owner=self, clock=clock, before_stop=self._before_stop)
         self._rules = rules
         self._specs: Mapping[ModelName, WorkerSpec] = {}
         self._shortlist = Shortlist({})
@@ -353,6 +353,9 @@ class Pool:
         """Note the time, and learn how long this model's load takes."""
         if (spec := self.models.get(model)) is not None and (load_s := self.meter.ready(spec)) is not None:
             self.scheduler.loaded(model, load_s)
+
+    async def _before_stop(self, model: ModelName) -> None:
+        await self.lookout.unless_critical(self.talks.before_stop(model))
 
     # One turn.
 

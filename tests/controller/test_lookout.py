@@ -1,5 +1,6 @@
 """The lookout keeps looking at the box, whatever the engine does about its workers."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,23 @@ async def test_an_engine_that_takes_long_to_tell_does_not_blind_it(folder: Path,
         await reaches("one is gone", lambda: len(machine.running) == 1, patience_s=LONGEST_PAUSE_S + 1.0)
 
         assert 32 * MIB == rig.pool.budget_bytes
+
+
+async def test_nothing_is_saved_while_the_box_has_less_than_its_floor(folder: Path, machine: Machine) -> None:
+    """What takes its time before a worker ends is done, and is cut short the moment that memory is needed more."""
+    async with running(folder, [model("a", mib=30)], machine=machine) as rig:
+        began_s = asyncio.get_running_loop().time()
+        await rig.pool.lookout.unless_critical(asyncio.sleep(2.0))
+        whole_s = asyncio.get_running_loop().time() - began_s
+        machine.others_leave_bytes = FLOOR_BYTES - 1
+        await rig.pool.lookout.unless_critical(asyncio.sleep(60.0))
+        cut_s = asyncio.get_running_loop().time() - began_s - whole_s
+        await rig.pool.lookout.unless_critical(asyncio.sleep(60.0))
+        not_begun_s = asyncio.get_running_loop().time() - began_s - whole_s - cut_s
+
+        assert 2.0 == pytest.approx(whole_s, abs=0.01)
+        assert cut_s <= LONGEST_PAUSE_S + 0.1
+        assert 0.0 == pytest.approx(not_begun_s, abs=0.01)
 
 
 async def test_an_engine_that_fails_to_tell_is_asked_again(folder: Path, machine: Machine) -> None:
