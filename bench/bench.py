@@ -41,6 +41,9 @@ PARTS: Final[Mapping[str, float]] = {
 """What is measured, in this order, and about how many minutes each takes on two cores when its models are there."""
 TIMES_LONGER: Final = 4
 """A part that takes so many times longer hangs; the first time the models are written as well."""
+QUIET_S: Final = 3.0
+BUSY_CORES: Final = 0.2
+"""Beyond this, others use the machine; bare processes get a larger share of it then than containers, which share one group."""
 CLEANING_UP_S: Final = 60.0
 INTERRUPTED: Final = 130
 
@@ -119,7 +122,13 @@ def machine() -> dict[str, Any]:
         "kernel": platform.release(),
         "architecture": platform.machine(),
         "docker": docker,
+        "busy_cores": round(busy_cores(), 2),
     }
+
+
+def busy_cores() -> float:
+    """Return how many cores the machine keeps busy while we do nothing."""
+    return psutil.cpu_percent(interval=QUIET_S) / 100 * (os.cpu_count() or 1)
 
 
 def _processor() -> str:
@@ -161,6 +170,8 @@ def main(only: Annotated[str, typer.Option(help=f"Some of {', '.join(PARTS)}, wi
     """Measure everything, or some of it."""
     parts, began, on = chosen(only), datetime.now(UTC), machine()
     console.print(f"about {sum(parts.values()):.0f} minutes, and some more the first time, when the models are written")
+    if on["busy_cores"] > BUSY_CORES:
+        console.print(f"others keep {on['busy_cores']:.1f} of {on['cores']} cores busy: no figure will be what it could be")
     results: list[Result] = []
     signal.signal(signal.SIGTERM, _interrupt)
     try:

@@ -7,19 +7,22 @@ memory, and in another one's place. Both sides take turns. Only Windlass puts it
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import typer
 
+from bench.router import router
 from bench.rows import Row, at_most, console, publish
 from bench.sides import Sides, require, sides
-from bench.supply import model
+from bench.supply import model, weights_of
 
 SHAPE: Final = "qwen2-0.5b"
 QUANT: Final = "q8_0"
 REPEATS: Final = 7
 RATIO: Final = 0.85
+BOUNDS: Final = frozenset({"--ctx-size", "--parallel", "--threads"})
 RESIDENCY_S: Final = 2.2
 """Windlass keeps a model for two seconds that was just loaded; neither side is asked before that is over."""
 
@@ -85,7 +88,32 @@ def measure() -> tuple[list[Row], dict[str, Any]]:
             rows += rows_of(what, ours, theirs)
             series[what] = {"windlass_s": ours, "router_s": theirs}
         series["breakdown"] = up.windlass.api.get("/performance")["recent_loads"][-REPEATS:]
-    return rows, series
+        argv, environ = up.windlass.worker_command(next(iter(folders)))
+    console.print("  the router alone, with what it does unless it is told otherwise")
+    shipped = as_shipped(folders, argv, environ)
+    series["router as shipped"] = shipped
+    return [
+        *rows,
+        Row(name="llama.cpp's router with flags of its own choice: swap-in", value=statistics.median(shipped), unit="s"),
+    ], series
+
+
+def as_shipped(folders: Mapping[str, Path], worker_argv: Sequence[str], environ: Mapping[str, str]) -> list[float]:
+    """Return what a router takes that gets only the flags that bound the memory and the threads: it repacks and warms up."""
+    weights = {name: weights_of(folder) for name, folder in folders.items()}
+    first, *_ = weights
+    took_s: list[float] = []
+    with router(weights, most=1, worker_argv=bounds(worker_argv), environ=environ) as running:
+        for _ in range(REPEATS + 1):
+            took_s.append(timed(running.url, first))
+            running.forget(first)
+    return took_s[1:]  # the first time is not warm on either side
+
+
+def bounds(worker_argv: Sequence[str]) -> list[str]:
+    """Return those of a worker's flags that say how much memory and how many threads it may take, with their arguments."""
+    pairs = zip(worker_argv, worker_argv[1:], strict=False)
+    return [word for flag, argument in pairs if flag in BOUNDS for word in (flag, argument)]
 
 
 def main() -> None:

@@ -34,7 +34,8 @@ def _lines(content: Mapping[str, Any]) -> Iterator[str]:
     met = sum(row.met is True for row in goals)
     yield (
         f"{on['cores']} cores of {on['processor']}, {on['memory_bytes'] / GIB:.0f} GiB of memory, Linux {on['kernel']}, "
-        f"Docker {on['docker']}; {content['began'][:10]}, {content['seconds'] / 60:.0f} minutes; {met} of {len(goals)} goals met."
+        f"Docker {on['docker']}; {content['began'][:10]}, {content['seconds'] / 60:.0f} minutes; before it others kept "
+        f"{on['busy_cores']:.1f} cores busy; {met} of {len(goals)} goals met."
     )
     for part in content["parts"]:
         yield ""

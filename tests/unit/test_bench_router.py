@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from bench.peer import bounds
 from bench.router import preset, router_environment, router_flags, spawned
 from bench.sides import failure_of
 
@@ -19,6 +20,11 @@ def test_a_router_gets_our_flags_but_for_those_it_sets_itself() -> None:
 def test_the_program_before_the_flags_is_no_flag() -> None:
     """An entry point that is told its program does not make the router fail."""
     assert router_flags(ARGV) == router_flags(("/usr/local/bin/llama-server", *ARGV))
+
+
+def test_bounds_of_memory_and_threads_go_with_their_arguments() -> None:
+    """What a worker does to be quick is not among them."""
+    assert ["--ctx-size", "1024"] == bounds(ARGV)
 
 
 def test_a_router_gets_what_steers_the_computing() -> None:

@@ -42,7 +42,14 @@ def test_a_part_reads_what_it_published(tmp_path: Path, monkeypatch: pytest.Monk
 def content(*rows: Row) -> dict[str, object]:
     """Return what a run of one part leaves."""
     part = {"name": "swap", "title": "a | title", "seconds": 9, "rows": [row.as_json() for row in rows]}
-    machine = {"cores": 2, "processor": "Some CPU", "memory_bytes": 24 << 30, "kernel": "6.1", "docker": "20.10"}
+    machine = {
+        "cores": 2,
+        "processor": "Some CPU",
+        "memory_bytes": 24 << 30,
+        "kernel": "6.1",
+        "docker": "20.10",
+        "busy_cores": 0.04,
+    }
     whole = {"began": "2026-01-02T03:04:05+00:00", "seconds": 600, "machine": machine, "parts": [part]}
     restored: dict[str, object] = json.loads(json.dumps(whole))
     return restored
@@ -52,7 +59,8 @@ def test_the_report_shows_every_goal_and_says_what_was_missed() -> None:
     """A row with a goal is never left out; columns that nobody fills are, and so are rows that say nothing to compare."""
     text = report(content(at_most("good", 1.0, "s", 2.0), at_most("bad", 3.0, "s", 2.0, limit="1 s"), Row(name="note", value=7)))
 
-    assert "2 cores of Some CPU, 24 GiB of memory, Linux 6.1, Docker 20.10; 2026-01-02, 10 minutes; 1 of 2 goals met." in text
+    assert "2 cores of Some CPU, 24 GiB of memory, Linux 6.1, Docker 20.10; 2026-01-02, 10 minutes; " in text
+    assert "before it others kept 0.0 cores busy; 1 of 2 goals met." in text
     assert "| a \\| title | value | goal | limit | met |" in text
     assert "| good | 1.000 s | ≤ 2 |  | yes |" in text
     assert "| bad | 3.000 s | ≤ 2 | 1 s | **no** |" in text
