@@ -5,6 +5,7 @@ A model of 0.5 billion parameters at 8 bits, its pages in the page cache, is ask
 memory, and in another one's place. Both sides take turns. Only Windlass puts its worker into a sealed container.
 """
 
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -112,7 +113,7 @@ def as_shipped(folders: Mapping[str, Path], worker_argv: Sequence[str], environ:
 
 def bounds(worker_argv: Sequence[str]) -> list[str]:
     """Return those of a worker's flags that say how much memory and how many threads it may take, with their arguments."""
-    pairs = zip(worker_argv, worker_argv[1:], strict=False)
+    pairs = itertools.pairwise(worker_argv)
     return [word for flag, argument in pairs if flag in BOUNDS for word in (flag, argument)]
 
 
