@@ -232,6 +232,13 @@ class World:
             self.orphans = {lease: held for lease, held in self.orphans.items() if held.model != model}
         return True
 
+    def sacrifice(self, model: str) -> list[Answer]:
+        """Let the box run out of memory: a wanted worker is ended, whoever uses it."""
+        answers = self.scheduler.sacrifice(ModelName(model))
+        self._take(answers)
+        self.orphans = {lease: held for lease, held in self.orphans.items() if held.model != model}
+        return answers
+
     def fail_start(self, model: ModelName) -> None:
         """Let the engine refuse to start a container."""
         self.engine[model].told_to_start = False

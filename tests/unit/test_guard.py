@@ -229,6 +229,19 @@ def test_stalls_just_after_a_load_are_that_load_s() -> None:
     assert later[4] < 3 * GIB
 
 
+def test_stalls_that_come_and_go_are_not_one_that_lasts() -> None:
+    """It begins anew with every pause."""
+    made = guard()
+    budgets = {
+        made.see(
+            sample(number * STRAIN_S / 2, FLOOR_BYTES + 3 * GIB, committed_bytes=3 * GIB, stall_share=0.9 if number % 2 else 0.0)
+        ).budget_bytes
+        for number in range(9)
+    }
+
+    assert {3 * GIB} == budgets
+
+
 def test_nothing_is_taken_from_models_that_hold_nothing() -> None:
     """Where no worker runs, no worker is too many."""
     made = guard()

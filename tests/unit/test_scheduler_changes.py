@@ -91,6 +91,35 @@ def test_a_smaller_budget_drains_what_is_busy() -> None:
     assert world.scheduler.desired == {B}
 
 
+def test_where_the_idle_are_not_enough_they_go_at_once_and_the_busy_are_drained() -> None:
+    """Memory is wanted now: what can go does not wait for what cannot, and pinned models stay as long as it fits them."""
+    world = box(model_spec("a", size=4), model_spec("b", size=2), model_spec("c", pinned=True), budget_bytes=7)
+    settle(world)
+    lease = hold(world, A)
+    world.leave(hold(world, B))
+    world.set_budget(2)
+    world.turn()
+    desired, drained = set(world.scheduler.desired), set(world.scheduler.drains)
+    world.leave(lease)
+    settle(world)
+
+    assert ({A, C}, {A}) == (desired, drained)
+    assert world.scheduler.desired == {C}
+
+
+def test_a_worker_is_sacrificed_whoever_uses_it() -> None:
+    """Its callers are told why, its leases are gone, and nobody brings it back by itself."""
+    world = box(model_spec("a", parallel=2), model_spec("b"), budget_bytes=2)
+    leases = {hold(world, A), hold(world, A)}
+    answers = world.sacrifice(A)
+    left = set(world.scheduler.leases)
+    settle(world)
+
+    assert {(lease, A, "memory_short") for lease in leases} == {(a.lease, a.model, getattr(a, "cause", "")) for a in answers}
+    assert not left
+    assert world.scheduler.desired == set()
+
+
 def test_a_budget_smaller_than_what_is_pinned_holds_against_it_too() -> None:
     """The budget is a promise to the box, pinning is only a wish."""
     world = box(model_spec("a", pinned=True, size=2), model_spec("b", pinned=True), budget_bytes=3)

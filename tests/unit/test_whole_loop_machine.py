@@ -194,6 +194,13 @@ class Appliance(RuleBasedStateMachine):
         """The budget changes."""
         self.world.set_budget(budget)
 
+    @precondition(lambda self: self.world.scheduler.residents(self.world.now))
+    @rule(number=st.integers(0, 99))
+    def run_out_of_memory(self, number: int) -> None:
+        """The box has none left, and a worker is ended."""
+        residents = self.world.scheduler.residents(self.world.now)
+        self.world.sacrifice(residents[number % len(residents)].model)
+
     # Liveness.
 
     def teardown(self) -> None:
