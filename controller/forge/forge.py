@@ -140,7 +140,8 @@ class Forge:
                 adopted.add(job.build)
                 log.info("build.adopted", model=ticket.order.model, step=job.step)
             else:
-                await self._shop.engine(lambda build=job.build: self._driver.end_job(build))  # type: ignore[misc]
+                with contextlib.suppress(StepError):  # it is tried again before that build begins
+                    await self._shop.end(job.build)
         removed = await asyncio.to_thread(self._files.recover, keep=adopted)
         if removed:
             log.info("build.cleared", half_made=removed)

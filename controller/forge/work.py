@@ -6,6 +6,7 @@ progress is seen anyway; an engine that does not answer for a while ends nothing
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ log: Final = structlog.get_logger()
 POLL_S: Final = 0.5
 """How often a step is looked after."""
 AWAY_PAUSE_S: Final = 1.0
+END_TRIES: Final = 3
 TAIL_LINES: Final = 20
 FULL_SHARE: Final = 0.5
 """With less than this share of `keep_free` left, a build is stopped before the disk is full."""
@@ -106,7 +108,7 @@ class Workshop:
         out = self.files.out(order.fingerprint) if ticket.adopted else None
         if out is None:
             ticket.step = 0
-            await self.engine(lambda: self.driver.end_job(order.fingerprint), ticket)
+            await self.end(order.fingerprint)
             out = await asyncio.to_thread(self.files.begin, order.fingerprint)
         for number, step in enumerate(order.recipe.steps[ticket.step :], start=ticket.step):
             ticket.step, ticket.state = number, State.BUILDING
@@ -118,10 +120,30 @@ class Workshop:
         )
 
     async def clear(self, ticket: Ticket) -> None:
-        """Take away the container of a build and what it has written."""
+        """Take away the container of a build and what it has written; what resists is taken away before the next try."""
         fingerprint = ticket.order.fingerprint
-        await self.engine(lambda: self.driver.end_job(fingerprint))
+        with contextlib.suppress(StepError):
+            await self.end(fingerprint)
         await asyncio.to_thread(self.files.abandon, fingerprint)
+
+    async def end(self, fingerprint: str) -> None:
+        """
+        Take away the container of a build.
+
+        Raises:
+            StepError: the engine refuses, several times.
+
+        """
+        for tries_left in reversed(range(END_TRIES)):
+            try:
+                await self.engine(lambda: self.driver.end_job(fingerprint))
+            except EngineError as exc:
+                log.warning("build.not_ended", fingerprint=fingerprint, error=str(exc))
+                if not tries_left:
+                    raise StepError(f"the container of a step could not be removed: {exc}") from exc
+                await asyncio.sleep(AWAY_PAUSE_S)
+            else:
+                return
 
     async def engine(self, call: Callable[[], Awaitable[_T]], ticket: Ticket | None = None) -> _T:
         """Ask the container engine, again and again while it is away."""
@@ -160,7 +182,7 @@ class Workshop:
         except EngineError as exc:
             raise StepError(f"{step.title}: {exc}") from exc
         await self._read_log(ticket)
-        await self.engine(lambda: self.driver.end_job(spec.build), ticket)
+        await self.end(spec.build)
         if ended.code:
             raise self._why_failed(ticket, step, ended)
 
