@@ -57,7 +57,10 @@ def _checkpoint(source: SourceDescription, quantization: Quantization | None) ->
         )
     if not source.adapters:
         raise ModelError("the checkpoint is served as it is; there is nothing to build")
-    step = steps.merge(steps.in_source(PurePosixPath()), _peft_paths(source), steps.in_out(CHECKPOINT_NAME), header=source.header)
+    for adapter in source.adapters:
+        if adapter.format is not AdapterFormat.PEFT:
+            raise ModelError(f"adapter {adapter.path} is a GGUF, and a checkpoint takes PEFT adapters; use engine llama-cpp")
+    step = steps.merge(steps.in_source(PurePosixPath()), source.adapters, steps.in_out(CHECKPOINT_NAME))
     return BuildRecipe(
         engine="transformers",
         quantization=None,
@@ -66,13 +69,6 @@ def _checkpoint(source: SourceDescription, quantization: Quantization | None) ->
         estimate_bytes=source.header.weights_bytes,
         scratch_bytes=0,
     )
-
-
-def _peft_paths(source: SourceDescription) -> tuple[PurePosixPath, ...]:
-    for adapter in source.adapters:
-        if adapter.format is not AdapterFormat.PEFT:
-            raise ModelError(f"adapter {adapter.path} is a GGUF, and a checkpoint takes PEFT adapters; use engine llama-cpp")
-    return tuple(steps.in_source(adapter.path) for adapter in source.adapters)
 
 
 def _gguf(source: SourceDescription, wanted: Quantization) -> BuildRecipe:
@@ -129,9 +125,8 @@ def _from_checkpoint(line: _Line, source: SourceDescription, wanted: Quantizatio
     folder = steps.in_source(PurePosixPath())
     peft = tuple(adapter for adapter in source.adapters if adapter.format is AdapterFormat.PEFT)
     if peft:
-        merged = tuple(steps.in_source(adapter.path) for adapter in peft)
         line.add(
-            steps.merge(folder, merged, steps.in_out(CHECKPOINT_NAME), header=header),
+            steps.merge(folder, peft, steps.in_out(CHECKPOINT_NAME)),
             at=CHECKPOINT_NAME,
             leaves_bytes=header.weights_bytes,
         )
@@ -156,9 +151,7 @@ def _apply_gguf_adapters(line: _Line, source: SourceDescription) -> None:
             if header.format == "safetensors":
                 continue
             path = steps.in_out(f"adapter-{number}.gguf")
-            line.steps.append(
-                steps.convert_adapter(steps.in_source(adapter.path), line.here, path, weights_bytes=adapter.weights_bytes)
-            )
+            line.steps.append(steps.convert_adapter(adapter, line.here, path, header=header))
             line.scratch_bytes += 2 * adapter.weights_bytes
         name = f"merged-{number}.gguf"
         line.add(
