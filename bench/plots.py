@@ -12,10 +12,13 @@ from controller.units import GIB
 
 WIDE_INCHES: Final = (9.0, 5.0)
 DOTS_PER_INCH: Final = 120
-OVERLAPPING: Final = frozenset({"container_s", "read_s", "save_s"})
-"""Parts of a swap that run beside others, or before there is room; they are drawn as bars of their own."""
+OVERLAPPING: Final = frozenset({"read_s"})
+"""Parts of a swap that run beside others; they are drawn as bars of their own."""
 OURS: Final = "Windlass"
-COLOURS: Final = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb", "#332288", "#117733", "#882255")
+COLOURS: Final = (
+    *("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb"),
+    *("#332288", "#999933", "#882255", "#44aa99", "#000000", "#dd9944", "#5f4690"),
+)
 """Told apart by most who do not see all colours, too."""
 
 Series = Mapping[str, Any]

@@ -38,6 +38,7 @@ BACK_PERCENT: Final = 99.7
 OTHER_WRITES_BYTES: Final = 64 * MIB
 """What the engine and the file system may write meanwhile of their own: logs, a journal, a conversation. The weights are 3 GB."""
 COLD_SHARE: Final = 0.001
+BEFORE_START: Final = frozenset({"decide_s", "drain_s", "kill_s"})
 FIELD_REPORT: Final = "(field report, Orin Nano)"
 
 
@@ -66,8 +67,19 @@ class In:
 
     @property
     def parts(self) -> Mapping[str, float]:
-        """Return the parts of the load, in seconds, those of the first token after it."""
-        return {**self.load.get("parts", {}), "first_token_s": self.load.get("first_token_s") or 0.0}
+        """
+        Return what the time was made of, in seconds.
+
+        All but `read_s` follow each other: reading runs beside the rest. The container's start counts as far as it was waited
+        for, and what nobody knows of is the rest.
+        """
+        told: Mapping[str, float] = self.load.get("parts", {})
+        before = {name: seconds for name, seconds in told.items() if name in BEFORE_START}
+        after = {name: seconds for name, seconds in told.items() if name not in BEFORE_START and name != "container_s"}
+        first_token_s = self.load.get("first_token_s") or 0.0
+        parts = {**before, "container_s": float(self.load["start_s"]), **after, "first_token_s": first_token_s}
+        rest_s = self.seconds - sum(seconds for name, seconds in parts.items() if name != "read_s")
+        return {**parts, "rest_s": max(0.0, rest_s)}
 
     @property
     def read_s(self) -> float:

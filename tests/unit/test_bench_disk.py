@@ -19,7 +19,7 @@ from bench.disk import (
 )
 from bench.plots import beside, draw, stacked, steps
 from bench.stack import BUILD
-from bench.swap import held_bytes, median_parts
+from bench.swap import In, held_bytes, median_parts
 
 DISKSTATS = """   7       0 loop0 0 0 0 0 0 0 0 0 0 0 0
  254       0 vda 10 0 100 7 20 0 3 9 0 1 2
@@ -81,6 +81,23 @@ def test_pages_are_seen_to_come_and_to_go(file: Path) -> None:
 def test_parts_are_medians_of_what_all_have() -> None:
     """A part that one swap lacks is none of the typical swap."""
     assert {"kill_s": 2.0} == median_parts([{"kill_s": 1.0, "read_s": 4.0}, {"kill_s": 9.0}, {"kill_s": 2.0}])
+
+
+def test_a_way_in_is_made_of_parts_that_follow_each_other() -> None:
+    """They add up to the caller's own seconds, reading aside; a container's start counts as far as it was waited for."""
+    told = {"kill_s": 0.2, "container_s": 0.4, "read_s": 1.5, "process_s": 0.3}
+    load = {"start_s": 0.1, "parts": told, "first_token_s": 0.25}
+    one = In(seconds=1.0, disk_bytes=0, cached_share=1.0, load=load)
+
+    assert {
+        "kill_s": 0.2,
+        "container_s": 0.1,
+        "read_s": 1.5,
+        "process_s": 0.3,
+        "first_token_s": 0.25,
+        "rest_s": pytest.approx(0.15),
+    } == one.parts
+    assert 1.5 == one.read_s
 
 
 def test_parts_that_run_beside_others_are_not_stacked() -> None:
