@@ -2,6 +2,7 @@
 
 import pytest
 
+from bench.disk import drop_pages
 from controller.drivers.docker import DockerDriver
 from controller.errors import EngineError, EngineUnavailableError
 from controller.spec import ModelName
@@ -38,6 +39,14 @@ with open(sys.argv[1], "wb") as out:
             out.flush()
     except OSError as exc:
         print(written, exc.strerror)
+"""
+
+
+READ = """
+import sys
+with open(sys.argv[1], "rb") as weights:
+    while weights.read(1 << 20):
+        pass
 """
 
 
@@ -81,6 +90,26 @@ async def test_scratch_counts_against_the_limit(driver: DockerDriver, place: Pla
     assert (int(written) <= 64, why.strip()) == (True, "No space left on device")
     usage = await driver.usage(MODEL)
     assert usage.charged_bytes >= 60 * MIB
+
+
+async def test_weights_that_do_not_stay_in_memory_are_counted(driver: DockerDriver, place: Place) -> None:
+    """What is read for the first time is none of it; what was dropped at the limit and is read again is."""
+    await driver.create(place.spec(MODEL, memory_bytes=64 * MIB))
+    weights = place.root / "models" / MODEL / "weights"
+    weights.write_bytes(b"w" * (96 * MIB))
+    drop_pages(weights)  # they were charged to whoever wrote them
+    await driver.start(MODEL)
+    await place.ready(MODEL)
+    await driver.list()
+    before = await driver.usage(MODEL)
+    for _ in range(2):
+        place.run_inside(MODEL, "python3", "-I", "-c", READ, "/model/weights")
+
+    after = await driver.usage(MODEL)
+
+    assert after.refault_bytes - before.refault_bytes >= 32 * MIB
+    assert after.charged_bytes >= 0.9 * after.limit_bytes
+    assert after.anon_bytes < 32 * MIB
 
 
 async def test_the_neighbour_lives_on(worker: Place, driver: DockerDriver) -> None:
