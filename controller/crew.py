@@ -17,8 +17,12 @@ from controller.errors import ContainerMissingError, EngineError, EngineUnavaila
 from controller.fleet import Fleet
 from controller.probes import readiness
 from controller.probes.kernel import read_memory_kills
-from controller.reconcile import Action, Create, Remove, Start, Stop
+from controller.probes.memory import Supply, read_supply
+from controller.probes.notices import Notices
+from controller.readahead import LoadPlan
+from controller.reconcile import Action, Create, Hold, LetGo, Remove, Start, Stop
 from controller.spec import ModelName, ModelSpec, WorkerSpec
+from controller.starts import Starts
 from controller.state import Exit, ExitCause, RunId
 from controller.store import workdirs
 
@@ -32,6 +36,10 @@ LIVENESS_S: Final = 3.0
 """How often a ready worker is asked whether it still answers, and how long it may take to."""
 LIVENESS_STRIKES: Final = 3
 """So many times in a row without an answer, and it is ended."""
+MEMORY_BACK_S: Final = 0.25
+"""How long the memory of a worker that has ended is waited for, if others take memory in the same moment."""
+BACK_SHARE: Final = 0.9
+MEMORY_POLL_S: Final = 0.005
 READ_BYTES_PER_S: Final = 50_000_000
 """The slowest medium a model may lie on (an SD card), for the time a worker may take to become ready."""
 
@@ -51,8 +59,20 @@ class Owner(Protocol):
         """Hear that the engine has started a container."""
         ...
 
-    def worker_ready(self, model: ModelName) -> None:
-        """Hear that a worker answers for the first time in its run."""
+    def start_planned(self, model: ModelName, plan: LoadPlan) -> None:
+        """Hear how the weights of a model whose container is about to start come into memory."""
+        ...
+
+    def worker_ready(self, model: ModelName, notices: Notices) -> None:
+        """Hear that a worker answers for the first time in its run, and what it said of itself."""
+        ...
+
+    def private_bytes(self, model: ModelName) -> int:
+        """Say what a worker holds that only its end gives back; 0 if nobody knows."""
+        ...
+
+    def worker_ended(self, model: ModelName, parts: Mapping[str, float], *, returned_bytes: int | None) -> None:
+        """Hear that a worker was ended and its memory is back, and what the time went into."""
         ...
 
 
@@ -76,6 +96,8 @@ class Crew:
         clock: Callable[[], float],
         count_memory_kills: Callable[[], int] = read_memory_kills,
         before_stop: Callable[[ModelName], Awaitable[None]] | None = None,
+        read: Callable[[], Supply] = read_supply,
+        starts: Starts | None = None,
     ) -> None:
         """Know whom to ask and whom to tell; `before_stop` saves what is worth it, in a time that it bounds itself."""
         self.engine_away: str | None = None
@@ -85,10 +107,12 @@ class Crew:
         self._fleet = fleet
         self._owner = owner
         self._clock = clock
+        self._read = read
         self._count_memory_kills = count_memory_kills
         self._memory_kills = count_memory_kills()
         self._before_stop = before_stop
         self._stale = asyncio.Event()
+        self._starts = starts or Starts(read)
         self._probing: set[tuple[ModelName, RunId]] = set()
         self._strikes: dict[tuple[ModelName, RunId], int] = {}
 
@@ -106,7 +130,8 @@ class Crew:
                 log.info("engine.back")
                 self.engine_away = None
             killed_before, self._memory_kills = self._memory_kills, self._count_memory_kills()
-            self._fleet.end_listing(number, containers, memory_kills=self._memory_kills - killed_before)
+            held = [c.model for c in containers if c.running and c.model in self.specs and workdirs.is_held(self.specs[c.model])]
+            self._fleet.end_listing(number, containers, memory_kills=self._memory_kills - killed_before, held=held)
             self._owner.look_again()
             return
 
@@ -115,6 +140,10 @@ class Crew:
         async with asyncio.TaskGroup() as tasks:
             for duty in (self._listen, self._keep_looking, self._keep_alive):
                 tasks.create_task(kept_up(duty))
+
+    def close(self) -> None:
+        """Listen to nobody any more; workers stay as they are."""
+        self._starts.close()
 
     def perform(self, action: Action, tasks: asyncio.TaskGroup) -> None:
         """Begin an action; one model has at most one under way."""
@@ -136,14 +165,12 @@ class Crew:
                 case Create():
                     await asyncio.to_thread(workdirs.prepare, self.specs[model])
                     await self._driver.create(self.specs[model])
-                case Start():
-                    await asyncio.to_thread(workdirs.prepare, self.specs[model])
-                    await self._driver.start(model)
-                    self._owner.container_started(model)
+                case Start() | Hold():
+                    await self._start(model, held=isinstance(action, Hold))
+                case LetGo():
+                    self._owner.start_planned(model, await self._starts.let_go(self.models[model], self.specs[model]))
                 case Stop():
-                    if self._before_stop is not None and model not in self._fleet.judged():
-                        await self._before_stop(model)
-                    await self._driver.kill(model)
+                    await self._stop(model)
                 case Remove():
                     await self._driver.remove(model)
         except EngineUnavailableError as exc:
@@ -152,7 +179,7 @@ class Crew:
             log.info("container.missing", model=model, action=verb)
         except (EngineError, StoreError) as exc:
             log.warning("container.failed", model=model, action=verb, error=str(exc))
-            if isinstance(action, Create | Start):
+            if isinstance(action, Create | Start | Hold | LetGo):
                 self._owner.action_failed(model, str(exc))
             else:  # those pause by themselves, the core says for how long; what must end is asked for again
                 await asyncio.sleep(AWAY_PAUSE_S)
@@ -160,16 +187,53 @@ class Crew:
             self._fleet.settle(model)
             self._stale.set()
 
+    async def _start(self, model: ModelName, *, held: bool) -> None:
+        spec = self.models[model]
+        # Whoever is about to leave still answers, and has all its weights in memory until it does.
+        in_memory = [m for m, w in self._fleet.workers().items() if w.held_bytes and m in self.models and m != model]
+        mapped_bytes = sum(self.models[m].weights_bytes for m in in_memory)
+        plan = await self._starts.prepare(spec, self.specs[model], held=held, mapped_bytes=mapped_bytes)
+        self._owner.start_planned(model, plan)
+        await self._driver.start(model)
+        self._owner.container_started(model)
+
+    async def _stop(self, model: ModelName) -> None:
+        """Save what is worth it, kill, and come back when the memory has: the engine's word alone is not enough."""
+        begun_s = self._clock()
+        if self._before_stop is not None and model not in self._fleet.judged():
+            await self._before_stop(model)
+        saved_s, before_bytes = self._clock(), self._read().available_bytes
+        await self._driver.kill(model)
+        killed_s = self._clock()
+        returned_bytes = await self._await_memory(before_bytes, self._owner.private_bytes(model))
+        self._starts.forget(model)
+        parts = {"save_s": saved_s - begun_s, "kill_s": killed_s - saved_s, "back_s": self._clock() - killed_s}
+        self._owner.worker_ended(model, parts, returned_bytes=returned_bytes)
+
+    async def _await_memory(self, before_bytes: int, held_bytes: int) -> int:
+        """Wait until there is as much more to be had as a worker held, or until others must have taken it; say how much it is."""
+        deadline_s = self._clock() + MEMORY_BACK_S
+        while True:
+            returned_bytes = self._read().available_bytes - before_bytes
+            if returned_bytes >= BACK_SHARE * held_bytes or self._clock() >= deadline_s:
+                return returned_bytes
+            await asyncio.sleep(MEMORY_POLL_S)
+
     async def _await_ready(self, model: ModelSpec, run: RunId) -> None:
-        limit_s = engines.find(model.engine).start_timeout_s + model.weights_bytes / READ_BYTES_PER_S
+        engine = engines.find(model.engine)
+        limit_s = engine.start_timeout_s + model.weights_bytes / READ_BYTES_PER_S
+        notices = await self._starts.notices(self.specs[model.name])
+        said = notices.ready if engine.says_ready else None
 
         def wanted() -> bool:
             return (model.name, run) in self._fleet.unready()
 
         try:
-            if await readiness.wait_ready(self.specs[model.name].socket, timeout_s=limit_s, still_wanted=wanted):
+            socket = self.specs[model.name].socket
+            if await readiness.wait_ready(socket, timeout_s=limit_s, still_wanted=wanted, said=said):
                 self._fleet.note_ready(model.name, run, self._clock())
-                self._owner.worker_ready(model.name)
+                self._owner.worker_ready(model.name, notices)
+                self._starts.forget(model.name)
             elif wanted():
                 self._give_up(model.name, run, ExitCause.NEVER_READY, f"it did not answer within {limit_s:.0f} s")
         finally:

@@ -5,14 +5,14 @@ An action takes effect some time between its call and its return, and a listing 
 return. So an overlay is dropped only by a listing that was asked for after the action had returned.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from controller.drivers.base import Container
-from controller.reconcile import Action, Create, Remove, Start, Stop
+from controller.reconcile import Action, Hold, LetGo, Remove, Start, Stop
 from controller.spec import ModelName
-from controller.state import Exit, ExitCause, RunId, Status, Worker
+from controller.state import NEVER_RAN, Exit, ExitCause, RunId, Status, Worker
 
 SIGKILLED: Final = 128 + 9
 
@@ -44,13 +44,17 @@ class Fleet:
         self._ready: dict[ModelName, tuple[RunId, float]] = {}
         self._verdicts: dict[tuple[ModelName, RunId], Exit] = {}
         self._listings = 0
+        self._held: frozenset[ModelName] = frozenset()
+        self._before_held: dict[ModelName, RunId] = {}
 
     def begin_listing(self) -> int:
         """Number a listing that is about to be asked for."""
         self._listings += 1
         return self._listings
 
-    def end_listing(self, number: int, containers: Sequence[Container], *, memory_kills: int = 0) -> None:
+    def end_listing(
+        self, number: int, containers: Sequence[Container], *, memory_kills: int = 0, held: Collection[ModelName] = ()
+    ) -> None:
         """
         Take what listing *number* has shown.
 
@@ -58,10 +62,12 @@ class Fleet:
             number: of the listing.
             containers: what it has shown.
             memory_kills: how many processes the kernel has killed for want of memory since the listing before.
+            held: whose engine waits to be let go.
 
         """
         self._blame_memory(containers, memory_kills)
         self._containers = {c.model: c for c in containers}
+        self._held = frozenset(held)
         for model, acting in list(self.acting.items()):
             if acting.settled_at is not None and number > acting.settled_at:
                 del self.acting[model]
@@ -73,6 +79,8 @@ class Fleet:
     def begin(self, action: Action, now: float) -> None:
         """Note that an action is under way."""
         self.acting[action.model] = Acting(action=action, since_s=now)
+        if isinstance(action, Hold):
+            self._before_held[action.model] = self.run(action.model)
 
     def settle(self, model: ModelName) -> None:
         """Note that the engine has answered; whether well or badly, the next listing tells what became of it."""
@@ -108,6 +116,7 @@ class Fleet:
             and self._ready.get(c.model, ("", 0.0))[0] != c.run
             and (c.model, c.run) not in self._verdicts
             and not self._is(c.model, Stop, Remove)
+            and not self._is_held(c.model)
         ]
 
     def ready(self) -> list[tuple[ModelName, RunId]]:
@@ -147,14 +156,17 @@ class Fleet:
             status, since_s = Status.READY, ready[1]
         if self._is(model, Start) and not container.running:
             status = Status.STARTING
-        if container.running and (self._is(model, Stop, Remove) or verdict is not None):
+        if self._is_held(model):
+            status = Status.HELD
+        if self._is_leaving(container) or (container.running and verdict is not None):
             status, since_s = Status.STOPPING, None
         return Worker(
             model=model,
             status=status,
             memory_bytes=container.memory_bytes,
             spec_hash=container.spec_hash,
-            run=container.run,
+            # What is held has not begun: its life is seen to begin when it is let go.
+            run=self._before_held.get(model, NEVER_RAN) if status is Status.HELD else container.run,
             # What we have given up has ended as far as its callers are concerned, whatever the engine still shows.
             exit=verdict or (container.exit if status is Status.STOPPED else None),
             ready_since_s=since_s,
@@ -164,6 +176,18 @@ class Fleet:
         container = self._containers.get(model)
         return container is not None and container.running and container.run == run
 
-    def _is(self, model: ModelName, *kinds: type[Create | Start | Stop | Remove]) -> bool:
+    def _is_held(self, model: ModelName) -> bool:
+        container = self._containers.get(model)
+        waits = container is not None and container.running and model in self._held
+        return self._is(model, Hold) or (waits and not self._is(model, LetGo))
+
+    def _is_leaving(self, container: Container) -> bool:
+        """Say whether we are ending it; that the engine shows it ended is not enough while its memory is waited for."""
+        acting = self.acting.get(container.model)
+        if acting is None or not isinstance(acting.action, Stop | Remove):
+            return False
+        return container.running or (isinstance(acting.action, Stop) and acting.settled_at is None)
+
+    def _is(self, model: ModelName, *kinds: type[Action]) -> bool:
         acting = self.acting.get(model)
         return acting is not None and isinstance(acting.action, kinds)

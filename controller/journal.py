@@ -2,8 +2,8 @@
 
 import math
 from collections import deque
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from controller.spec import ModelName
@@ -11,6 +11,8 @@ from controller.spec import ModelName
 MAX_SAMPLES: Final = 20_000
 """Requests remembered, all models together; the oldest are forgotten first."""
 MAX_LOADS: Final = 1_000
+SHOWN: Final = 50
+"""Loads and unloads told one by one, the latest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,10 +51,16 @@ class Load:
         model: which model.
         at_s: when it was ready, on the core's clock.
         weights_bytes: how much there was to read.
-        room_s: from the decision until the victims' memory was back and the container could be started.
-        start_s: the engine's part: container start.
-        ready_s: the worker's part: from its start to its first answer to a health check.
+        room_s: from the moment its victims could go until their memory was back and its engine could begin.
+        start_s: what of the container's start came after that.
+        ready_s: the worker's part: from its start until it answered.
         evicted: who left for it.
+        held: its container was started, and its weights were read, before there was room for it.
+        mode: how its weights came into memory.
+        cached_bytes: how much of them was in the page cache when its container was about to start.
+        read_bytes: what the start read from disks, where the worker says.
+        parts: every part that is known, in seconds, by name; what ran beside others is among them.
+        first_token_s: from its first lease to the first byte of that answer, once there is one.
 
     """
 
@@ -63,6 +71,12 @@ class Load:
     start_s: float
     ready_s: float
     evicted: tuple[ModelName, ...] = ()
+    held: bool = False
+    mode: str = ""
+    cached_bytes: int | None = None
+    read_bytes: int | None = None
+    parts: Mapping[str, float] = field(default_factory=dict)
+    first_token_s: float | None = None
 
     @property
     def total_s(self) -> float:
@@ -72,12 +86,25 @@ class Load:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unload:
-    """One model that left memory: how long it took until the engine no longer showed it, and what it gave back."""
+    """
+    One model that left memory.
+
+    Attributes:
+        model: which model.
+        at_s: when it was gone, on the core's clock.
+        seconds: from the word that it is to end until the engine no longer showed it and its memory was back.
+        memory_bytes: its limit.
+        parts: what that time was made of, by name.
+        returned_bytes: by how much the memory that can be had has risen meanwhile, for whatever reason.
+
+    """
 
     model: ModelName
     at_s: float
     seconds: float
     memory_bytes: int
+    parts: Mapping[str, float] = field(default_factory=dict)
+    returned_bytes: int | None = None
 
 
 class Journal:
@@ -105,6 +132,15 @@ class Journal:
                 self._unloads.append(event)
                 self.totals["unloads"] += 1
 
+    def first_token(self, model: ModelName, seconds: float) -> None:
+        """Note how long the first answer after a model's last load took to begin."""
+        for number in range(len(self._loads) - 1, -1, -1):
+            load = self._loads[number]
+            if load.model == model:
+                if load.first_token_s is None:
+                    self._loads[number] = replace(load, first_token_s=seconds)
+                return
+
     def failed(self) -> None:
         """Count a worker that ended without being asked to."""
         self.totals["failures"] += 1
@@ -127,7 +163,8 @@ class Journal:
                 }
                 for model in models
             ],
-            "recent_loads": [_load_row(load, now) for load in loads[-50:]],
+            "recent_loads": [_load_row(load, now) for load in loads[-SHOWN:]],
+            "recent_unloads": [_unload_row(unload, now) for unload in unloads[-SHOWN:]],
         }
 
 
@@ -181,4 +218,26 @@ def _load_row(load: Load, now: float) -> dict[str, Any]:
         "start_s": round(load.start_s, 4),
         "ready_s": round(load.ready_s, 4),
         "evicted": list(load.evicted),
+        "mode": load.mode,
+        "held": load.held,
+        "cached_bytes": load.cached_bytes,
+        "read_bytes": load.read_bytes,
+        "read_bytes_per_s": _rate(load.read_bytes, load.parts.get("read_s")),
+        "parts": {name: round(seconds, 4) for name, seconds in load.parts.items()},
+        "first_token_s": None if load.first_token_s is None else round(load.first_token_s, 4),
     }
+
+
+def _unload_row(unload: Unload, now: float) -> dict[str, Any]:
+    return {
+        "model": unload.model,
+        "ago_s": round(now - unload.at_s, 1),
+        "memory_bytes": unload.memory_bytes,
+        "returned_bytes": unload.returned_bytes,
+        "total_s": round(unload.seconds, 4),
+        "parts": {name: round(seconds, 4) for name, seconds in unload.parts.items()},
+    }
+
+
+def _rate(size_bytes: int | None, seconds: float | None) -> int | None:
+    return round(size_bytes / seconds) if size_bytes and seconds else None

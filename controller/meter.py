@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 import structlog
@@ -11,25 +10,17 @@ from controller.drift import Drift
 from controller.drivers.base import Usage
 from controller.errors import StoreError
 from controller.host import Host
-from controller.journal import Journal, Load, Served, Unload
+from controller.journal import Journal, Served
+from controller.probes.notices import Notices
 from controller.spec import ModelName, ModelSpec
 from controller.state import ExitCause, Worker
 from controller.store.ledger import Ledger
+from controller.swaps import Swaps
 from controller.wire import Release
 
 log: Final = structlog.get_logger()
 
 FLUSH_S: Final = 15.0
-
-
-@dataclass(slots=True, kw_only=True)
-class Arrival:
-    """A load under way: when it was decided, when its container was told to start and did, and who left for it."""
-
-    decided_s: float
-    told_s: float | None = None
-    started_s: float | None = None
-    evicted: tuple[ModelName, ...] = ()
 
 
 class Meter:
@@ -39,6 +30,7 @@ class Meter:
     Attributes:
         journal: what happened lately.
         ledger: what is known of each model.
+        swaps: the loads and unloads under way.
         last_load_s: how long the last load of each model took, victims' leaving included.
         problem: why measurements are not written down; empty while they are.
 
@@ -52,8 +44,7 @@ class Meter:
         self._host = host
         self._clock = clock
         self.last_load_s: dict[ModelName, float] = {}
-        self._arrivals: dict[ModelName, Arrival] = {}
-        self._departures: dict[ModelName, float] = {}
+        self.swaps = Swaps(clock)
         self._measured: Callable[[], None] = lambda: None
 
     def on_measured(self, hook: Callable[[], None]) -> None:
@@ -71,68 +62,23 @@ class Meter:
         key = self._host.ledger_key(spec)
         self.ledger.saw_memory(key, anon_bytes=usage.anon_bytes, mapped_bytes=usage.file_bytes)
 
-    def wanted(self, model: ModelName, evicted: tuple[ModelName, ...]) -> None:
-        """Note that a model was decided to be loaded."""
-        self._arrivals[model] = Arrival(decided_s=self._clock(), evicted=evicted)
-        log.info("model.wanted", model=model, evicting=list(evicted))
-
-    def unwanted(self, model: ModelName) -> None:
-        """Note that a load was given up, or that a model is to leave."""
-        self._arrivals.pop(model, None)
-
-    def told_to_start(self, model: ModelName) -> None:
-        """Note that a container was told to start."""
-        if (arrival := self._arrivals.get(model)) is not None:
-            arrival.told_s = self._clock()
-
-    def told_to_stop(self, model: ModelName) -> None:
-        """Note that a container was told to stop."""
-        self._departures[model] = self._clock()
-
-    def started(self, model: ModelName) -> None:
-        """Note that the engine has started a container."""
-        if (arrival := self._arrivals.get(model)) is not None:
-            arrival.started_s = self._clock()
-
-    def ready(self, spec: ModelSpec) -> float | None:
+    def ready(self, spec: ModelSpec, notices: Notices | None = None) -> float | None:
         """Note that a worker answers, and return the seconds its load took, if it was one."""
-        now, arrival = self._clock(), self._arrivals.pop(spec.name, None)
-        if arrival is None or arrival.told_s is None:
-            log.info("worker.ready", model=spec.name)
+        load = self.swaps.arrived(spec, notices)
+        if load is None:
             return None
-        started_s = arrival.started_s or arrival.told_s
-        load = Load(
-            model=spec.name,
-            at_s=now,
-            weights_bytes=spec.weights_bytes,
-            room_s=arrival.told_s - arrival.decided_s,
-            start_s=started_s - arrival.told_s,
-            ready_s=now - started_s,
-            evicted=arrival.evicted,
-        )
         self.journal.add(load)
         load_s = load.start_s + load.ready_s
         self.last_load_s[spec.name] = load.total_s
         self.ledger.saw_load(self._host.ledger_key(spec), load_s=load_s)
-        log.info(
-            "worker.ready",
-            model=spec.name,
-            took_s=round(load.total_s, 3),
-            room_s=round(load.room_s, 3),
-            start_s=round(load.start_s, 3),
-            ready_s=round(load.ready_s, 3),
-        )
         return load_s
 
     def stopped(self, worker: Worker) -> bool:
         """Note that a worker is not running; true if that is news and was asked for."""
-        since_s = self._departures.pop(worker.model, None)
-        if since_s is None:
-            return False
-        now = self._clock()
-        self.journal.add(Unload(model=worker.model, at_s=now, seconds=now - since_s, memory_bytes=worker.memory_bytes))
-        log.info("worker.stopped", model=worker.model, took_s=round(now - since_s, 3))
-        return True
+        unload = self.swaps.departed(worker)
+        if unload is not None:
+            self.journal.add(unload)
+        return unload is not None
 
     def failed(self, worker: Worker, spec: ModelSpec | None) -> None:
         """Note that a worker ended without being asked to."""
@@ -158,6 +104,8 @@ class Meter:
                 completion_tokens=report.completion_tokens,
             )
         )
+        if report.first_token_s is not None:
+            self.journal.first_token(model, report.first_token_s)
         if spec is None or report.outcome != "ok":
             return
         decoding_s = (report.total_s or 0.0) - (report.first_token_s or 0.0)

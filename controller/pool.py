@@ -8,7 +8,7 @@ the crew, in tasks beside the turns, and wakes the next one.
 import asyncio
 import contextlib
 import itertools
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, Protocol
@@ -26,7 +26,9 @@ from controller.host import Host, WorkerSpecs
 from controller.lookout import Lookout
 from controller.meter import Meter
 from controller.probes.memory import Supply, read_supply
-from controller.reconcile import Start, Stop, diff, prepare
+from controller.probes.notices import Notices
+from controller.readahead import LoadPlan
+from controller.reconcile import Action, Hold, LetGo, Start, Stop, diff, prepare
 from controller.router import Candidate, choose, unknown_model
 from controller.scheduler import Answer, Grant, Notice, Refusal, Revocation, Rules, Scheduler
 from controller.shortlist import Shortlist
@@ -109,7 +111,9 @@ class Pool:
         guard = Guard(budget_bytes=rules.budget_bytes, floor_bytes=floor_bytes)
         self.lookout = Lookout(guard=guard, driver=driver, meter=meter, owner=self, clock=clock, read=read_supply)
         self.talks = Talks(store=conversations, host=host, clock=clock)
-        self._crew = Crew(driver=driver, fleet=self.fleet, owner=self, clock=clock, before_stop=self._before_stop)
+        self._crew = Crew(
+            driver=driver, fleet=self.fleet, owner=self, clock=clock, read=read_supply, before_stop=self._before_stop
+        )
         self._rules = rules
         self._specs: Mapping[ModelName, WorkerSpec] = {}
         self._shortlist = Shortlist({})
@@ -119,31 +123,33 @@ class Pool:
         self._loads = itertools.count(1)
         self._unmade: dict[ModelName, float] = {}
         self._tasks: asyncio.TaskGroup | None = None
+        self._held_once: set[ModelName] = set()
 
     # Life.
 
     async def run(self) -> None:
         """Keep going until cancelled; the containers stay as they are."""
-        async with asyncio.TaskGroup() as tasks:
-            self._tasks = tasks
-            await self._crew.look()
-            self.workers = self.fleet.workers()
-            self.talks.adopt({model: worker.run for model, worker in self.workers.items()}, tasks)
-            self.scheduler = Scheduler(self._rules, self.models, self.workers, self.clock())
-            await self.lookout.look()
-            self._outdate()
-            self._adopted.set()
-            log.info("pool.adopted", workers=sorted(self.scheduler.desired))
-            tasks.create_task(self._crew.watch())
-            tasks.create_task(kept_up(self.lookout.keep_watching))
-            tasks.create_task(kept_up(self.meter.keep_flushing))
-            tasks.create_task(kept_up(partial(self.talks.keep, self.fleet.ready)))
-            while True:
-                self._turn_safely(tasks)
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(TICK_S):
-                        await self._wake.wait()
-                self._wake.clear()
+        with contextlib.closing(self._crew):
+            async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
+                await self._crew.look()
+                self.workers = self.fleet.workers()
+                self.talks.adopt({model: worker.run for model, worker in self.workers.items()}, tasks)
+                self.scheduler = Scheduler(self._rules, self.models, self.workers, self.clock())
+                await self.lookout.look()
+                self._outdate()
+                self._adopted.set()
+                log.info("pool.adopted", workers=sorted(self.scheduler.desired))
+                tasks.create_task(self._crew.watch())
+                tasks.create_task(kept_up(self.lookout.keep_watching))
+                tasks.create_task(kept_up(self.meter.keep_flushing))
+                tasks.create_task(kept_up(partial(self.talks.keep, self.fleet.ready)))
+                while True:
+                    self._turn_safely(tasks)
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(TICK_S):
+                            await self._wake.wait()
+                    self._wake.clear()
 
     async def adopted(self) -> None:
         """Wait until the engine has been looked at once: before that, nobody can be answered."""
@@ -345,14 +351,27 @@ class Pool:
         self._deliver(self.scheduler.fail(model, why, self.clock()))
         self.meter.journal.failed()
 
+    def start_planned(self, model: ModelName, plan: LoadPlan) -> None:
+        """Note how its weights come into memory."""
+        self.meter.swaps.planned(model, plan)
+
     def container_started(self, model: ModelName) -> None:
         """Note the time."""
-        self.meter.started(model)
+        self.meter.swaps.started(model)
 
-    def worker_ready(self, model: ModelName) -> None:
+    def worker_ready(self, model: ModelName, notices: Notices) -> None:
         """Note the time, and learn how long this model's load takes."""
-        if (spec := self.models.get(model)) is not None and (load_s := self.meter.ready(spec)) is not None:
+        if (spec := self.models.get(model)) is not None and (load_s := self.meter.ready(spec, notices)) is not None:
             self.scheduler.loaded(model, load_s)
+
+    def private_bytes(self, model: ModelName) -> int:
+        """Return what a worker holds that only its end gives back, as last sampled; 0 if it never was."""
+        usage = self.lookout.usage(model)
+        return usage.anon_bytes if usage else 0
+
+    def worker_ended(self, model: ModelName, parts: Mapping[str, float], *, returned_bytes: int | None) -> None:
+        """Note what ending it was made of."""
+        self.meter.swaps.ended(model, parts, returned_bytes=returned_bytes)
 
     async def _before_stop(self, model: ModelName) -> None:
         await self.lookout.unless_critical(self.talks.before_stop(model))
@@ -374,16 +393,29 @@ class Pool:
         self._deliver(self.scheduler.turn(self.workers, now))
         self._deliver(self.lookout.after_turn(self.scheduler, before, now))
         desired = frozenset(self.scheduler.desired)
-        for model in desired - before:
-            self.meter.wanted(model, tuple(sorted(before - desired)))
-        for model in before - desired:
-            self.meter.unwanted(model)
+        arriving = self.scheduler.arriving
+        self._note_arrivals(desired, before, arriving)
         if self.engine_away is None:
-            self._act(desired, tasks, now)
+            self._act(desired, arriving, tasks, now)
         self._crew.greet(tasks)
 
-    def _act(self, desired: frozenset[ModelName], tasks: asyncio.TaskGroup, now: float) -> None:
-        actions = diff(desired, self.workers, self._specs, self.budget_bytes)
+    def _note_arrivals(self, desired: Set[ModelName], before: Set[ModelName], arriving: Collection[ModelName]) -> None:
+        swaps, expected = self.meter.swaps, frozenset({*desired, *arriving})
+        for model in expected - before:
+            if not swaps.is_known(model):
+                oldest = next((waiter for waiter in self.scheduler.queue() if waiter.model == model), None)
+                swaps.claimed(model, asked_s=oldest.since_s if oldest else None)
+        for model in desired - before:
+            swaps.wanted(model, tuple(sorted(before - desired)))
+        swaps.keep(expected)
+        self._held_once &= expected
+
+    def _may_hold(self, model: ModelName) -> bool:
+        """Say whether its container may be started before there is room: once for each decision, and if its image knows how."""
+        return model not in self._held_once and engines.find(self.models[model].engine).can_be_held
+
+    def _act(self, desired: frozenset[ModelName], arriving: Sequence[ModelName], tasks: asyncio.TaskGroup, now: float) -> None:
+        actions = diff(desired, self.workers, self._specs, self.budget_bytes, arriving=arriving, may_hold=self._may_hold)
         if not actions and not self.fleet.acting:
             self._unmade = {m: until_s for m, until_s in self._unmade.items() if now < until_s}
             spare = prepare(self.workers, self._specs, without=self._unmade.keys())
@@ -391,14 +423,23 @@ class Pool:
         for action in actions:
             if action.model in self.fleet.acting:
                 continue
-            if isinstance(action, Stop):
-                self.meter.told_to_stop(action.model)
-            elif isinstance(action, Start):
-                self.meter.told_to_start(action.model)
+            self._note_action(action)
             self._crew.perform(action, tasks)
         for model in self.fleet.judged():
             if model not in self.fleet.acting:
                 self._crew.perform(Stop(model), tasks)
+
+    def _note_action(self, action: Action) -> None:
+        match action:
+            case Stop(model) if self.workers[model].status is not Status.HELD:
+                self.meter.swaps.told_to_stop(model)
+            case Start(model):
+                self.meter.swaps.told_to_start(model, held=False)
+            case Hold(model):
+                self._held_once.add(model)
+                self.meter.swaps.told_to_start(model, held=True)
+            case LetGo(model):
+                self.meter.swaps.told_to_begin(model)
 
     def _note_ends(self) -> None:
         for model, worker in self.workers.items():

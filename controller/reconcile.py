@@ -1,6 +1,6 @@
 """Desired minus observed is what has to be done. The only producer of container actions; pure."""
 
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Final
 
@@ -26,6 +26,20 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
+class Hold:
+    """Start this model's container, and let its engine wait until it is let go: there is no room for it yet."""
+
+    model: ModelName
+
+
+@dataclass(frozen=True, slots=True)
+class LetGo:
+    """Let the engine of a held container begin."""
+
+    model: ModelName
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """End this model's container; what it held is free when the engine no longer shows it running."""
 
@@ -39,7 +53,7 @@ class Remove:
     model: ModelName
 
 
-Action = Create | Start | Stop | Remove
+Action = Create | Start | Hold | LetGo | Stop | Remove
 
 
 def diff(
@@ -47,29 +61,41 @@ def diff(
     workers: Mapping[ModelName, Worker],
     specs: Mapping[ModelName, WorkerSpec],
     budget_bytes: int,
+    *,
+    arriving: Sequence[ModelName] = (),
+    may_hold: Callable[[ModelName], bool] = lambda _: False,
 ) -> tuple[Action, ...]:
     """
     Return what must go, then what may come and fits beside everything observed.
 
+    What is to come and finds no room yet is held where *may_hold* says so: those desired, and those *arriving*, who are not
+    desired before their victims can go. A container whose model is neither any more is ended, held or not.
+
     Stopping workers count: their memory is ours again only when the engine no longer shows them running. A running worker whose
     description has changed is left alone while it is desired; its container is made anew once it has stopped.
     """
-    actions: list[Action] = [Stop(m) for m, w in sorted(workers.items()) if _must_stop(m, w, desired)]
+    expected = {*desired, *arriving}
+    actions: list[Action] = [Stop(m) for m, w in sorted(workers.items()) if _must_stop(m, w, desired, expected, specs)]
     outdated = {m for m, w in workers.items() if w.status is Status.STOPPED and _is_outdated(m, w, specs)}
     actions += [Remove(m) for m in sorted(outdated)]
-    missing = [m for m in sorted(desired) if m not in workers and m in specs]
-    spare = [m for m, w in sorted(workers.items()) if w.status is Status.STOPPED and m not in desired and m not in outdated]
+    missing = [m for m in sorted(expected) if m not in workers and m in specs]
+    spare = [m for m, w in sorted(workers.items()) if w.status is Status.STOPPED and m not in expected and m not in outdated]
     surplus = max(0, len(workers) - len(outdated) + len(missing) - MAX_CONTAINERS)
     actions += [Remove(m) for m in spare[:surplus]]
     actions += [Create(m) for m in missing[: len(missing) - max(0, surplus - len(spare))]]
     held_bytes = sum(w.held_bytes for w in workers.values())
     for model in sorted(desired):
         worker = workers.get(model)
-        if worker is None or worker.status is not Status.STOPPED or model in outdated:
+        if worker is None or worker.status not in (Status.STOPPED, Status.HELD) or _is_outdated(model, worker, specs):
             continue
         if held_bytes + worker.memory_bytes <= budget_bytes:
             held_bytes += worker.memory_bytes
-            actions.append(Start(model))
+            actions.append(Start(model) if worker.status is Status.STOPPED else LetGo(model))
+    coming = {action.model for action in actions if isinstance(action, Start | LetGo)}
+    for model in dict.fromkeys((*sorted(desired), *arriving)):
+        stopped = model in workers and workers[model].status is Status.STOPPED
+        if stopped and model not in outdated and model not in coming and may_hold(model):
+            actions.append(Hold(model))
     return tuple(actions)
 
 
@@ -86,7 +112,15 @@ def prepare(
     return next((Create(m) for m in specs if m not in workers and m not in without), None)
 
 
-def _must_stop(model: ModelName, worker: Worker, desired: Set[ModelName]) -> bool:
+def _must_stop(
+    model: ModelName,
+    worker: Worker,
+    desired: Set[ModelName],
+    expected: Set[ModelName],
+    specs: Mapping[ModelName, WorkerSpec],
+) -> bool:
+    if worker.status is Status.HELD:
+        return model not in expected or _is_outdated(model, worker, specs)
     return model not in desired and worker.status in (Status.STARTING, Status.READY)
 
 

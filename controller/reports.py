@@ -22,7 +22,13 @@ STUCK_S: Final = 120.0
 FULL_DISK_BYTES: Final = 64 * MIB
 """With less left on the home's disk, conversations, measurements and API keys are about to be lost."""
 
-_STATES: Final = {Status.STARTING: "loading", Status.READY: "resident", Status.STOPPING: "stopping", Status.STOPPED: "stopped"}
+_STATES: Final = {
+    Status.HELD: "loading",
+    Status.STARTING: "loading",
+    Status.READY: "resident",
+    Status.STOPPING: "stopping",
+    Status.STOPPED: "stopped",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

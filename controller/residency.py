@@ -141,9 +141,9 @@ class Residency:
         return held_bytes + want_bytes <= self.rules.budget_bytes and len(staying) < MAX_RESIDENTS
 
     def is_gone(self, model: ModelName) -> bool:
-        """Nothing of it runs, ours or not."""
+        """Nothing of it takes memory, ours or not; a container that is held before its engine begins may wait for us."""
         worker = self.workers.get(model)
-        return worker is None or worker.status is Status.STOPPED
+        return worker is None or worker.status in (Status.STOPPED, Status.HELD)
 
     def is_ready(self, model: ModelName) -> bool:
         """It is wanted, and answers."""

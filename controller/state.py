@@ -20,6 +20,9 @@ class Status(enum.Enum):
 
     STOPPED = "stopped"
     """The container exists and holds no memory: never started, stopped by us, killed, or crashed."""
+    HELD = "held"
+    """Its container runs and waits for a word from us before the engine begins: until then it holds clean pages of files at most,
+    which take nothing from anyone. To the core it has not begun; its life begins when it is let go."""
     STARTING = "starting"
     """Told to start or running, but not answering yet."""
     READY = "ready"
@@ -81,7 +84,7 @@ class Worker:
     @property
     def held_bytes(self) -> int:
         """What it takes from the budget now."""
-        return 0 if self.status is Status.STOPPED else self.memory_bytes
+        return 0 if self.status in (Status.STOPPED, Status.HELD) else self.memory_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

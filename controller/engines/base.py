@@ -23,6 +23,14 @@ RUN_MOUNT: Final = PurePosixPath("/run/worker")
 KV_MOUNT: Final = PurePosixPath("/kv")
 SOCKET_NAME: Final = "worker.sock"
 """What a worker listens on, in its run directory."""
+NOTIFY_NAME: Final = "notify"
+"""What it says there when it answers: a datagram socket of ours in its run directory."""
+HOLD_NAME: Final = "hold"
+"""While this FIFO is in its run directory, its engine does not begin."""
+READ_AHEAD_NAME: Final = "read_ahead"
+"""While this file is there, its entry point reads the weights ahead."""
+READ_AHEAD_VARIABLE: Final = "WINDLASS_READ_AHEAD"
+"""Names the weights files for that, separated by colons, as the worker sees them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +111,14 @@ def worker_socket(model: ModelSpec, site: Site) -> PurePosixPath:
     return site.run_root / model.name / SOCKET_NAME
 
 
+def start_environment(*weights: PurePosixPath) -> dict[str, str]:
+    """Return what a worker's entry point and engine must know of a start."""
+    return {
+        "NOTIFY_SOCKET": str(RUN_MOUNT / NOTIFY_NAME),
+        READ_AHEAD_VARIABLE: ":".join(str(MODEL_MOUNT / path) for path in weights),
+    }
+
+
 class Engine(Protocol):
     """How to run one kind of model. One file each; the registry in `engines/__init__.py` lists them."""
 
@@ -119,6 +135,21 @@ class Engine(Protocol):
     @property
     def saves_kv(self) -> bool:
         """Whether a conversation can be saved and restored."""
+        ...
+
+    @property
+    def can_be_held(self) -> bool:
+        """Whether its image's entry point waits for our word where it is to, and reads the weights ahead."""
+        ...
+
+    @property
+    def reads_directly(self) -> bool:
+        """Whether it reads past the page cache, so that nothing should be read ahead."""
+        ...
+
+    @property
+    def says_ready(self) -> bool:
+        """Whether its server says by a datagram when it answers, so that it need hardly be asked."""
         ...
 
     @property

@@ -19,6 +19,7 @@ from controller.engines.base import (
     Options,
     Site,
     WeightsHeader,
+    start_environment,
     worker_mounts,
     worker_socket,
 )
@@ -81,6 +82,9 @@ class LlamaCpp:
     name: str = "llama-cpp"
     formats: frozenset[str] = frozenset({"gguf"})
     saves_kv: bool = True
+    can_be_held: bool = True
+    reads_directly: bool = False
+    says_ready: bool = True
     refused_fields: frozenset[str] = frozenset()
     start_timeout_s: float = 60.0
 
@@ -133,7 +137,7 @@ class LlamaCpp:
             model=model.name,
             image=site.image,
             argv=_argv(model, site),
-            env=ENVIRONMENT,
+            env={**ENVIRONMENT, **start_environment(model.weights, *model.lora)},
             mounts=worker_mounts(model, site),
             memory_bytes=model.footprint.total_bytes,
             socket=worker_socket(model, site),

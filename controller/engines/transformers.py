@@ -17,6 +17,7 @@ from controller.engines.base import (
     Options,
     Site,
     WeightsHeader,
+    start_environment,
     worker_mounts,
     worker_socket,
 )
@@ -51,6 +52,9 @@ class Transformers:
     name: str = "transformers"
     formats: frozenset[str] = frozenset({"safetensors"})
     saves_kv: bool = False
+    can_be_held: bool = True
+    reads_directly: bool = False
+    says_ready: bool = True
     refused_fields: frozenset[str] = frozenset(
         {"logprobs", "top_logprobs", "logit_bias", "response_format", "tools", "tool_choice", "functions", "function_call"}
     )
@@ -125,6 +129,7 @@ class Transformers:
                 "WINDLASS_INTEROP_THREADS": str(option.whole(OPTIONS, site.options, "interop_threads")),
                 # One malloc arena a thread would keep freed memory of every thread for itself.
                 "MALLOC_ARENA_MAX": "2",
+                **start_environment(),
             },
             mounts=worker_mounts(model, site),
             memory_bytes=model.footprint.total_bytes,

@@ -10,6 +10,7 @@ answers as the test says, and loses it when the container ends. It notes the mos
 import asyncio
 import contextlib
 import enum
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -19,7 +20,7 @@ import msgspec
 
 from controller.drivers.faulty import Fault, FaultyDriver, Verb
 from controller.drivers.memory import MemoryDriver, MemoryEngine, _Box
-from controller.engines.base import KV_MOUNT, Site
+from controller.engines.base import HOLD_NAME, KV_MOUNT, Site
 from controller.host import Host
 from controller.meter import Meter
 from controller.pool import Pool
@@ -27,6 +28,7 @@ from controller.probes.memory import Supply
 from controller.rules import Rules
 from controller.spec import ApiPath, Footprint, FootprintSource, ModelName, ModelSpec, Tier, WorkerSpec
 from controller.state import Exit, Status
+from controller.store import workdirs
 from controller.store.conversations import Conversations, Limits
 from controller.store.database import open_database
 from controller.store.ledger import Ledger
@@ -113,7 +115,8 @@ class Machine(MemoryEngine):
         fatal: models whose worker ends as soon as it starts.
         cells: what the workers hold of conversations.
         most_bytes: the most memory that ran at once.
-        starts: which model was started, in order.
+        starts: which model's engine began, in order.
+        held: which models have waited to be let go.
         others_leave_bytes: what other programs leave of the box's memory.
         stalled_s: for how long everything has waited for memory so far.
 
@@ -129,6 +132,8 @@ class Machine(MemoryEngine):
         self.starts: list[str] = []
         self.others_leave_bytes = 10 * BUDGET_BYTES
         self.stalled_s = 0.0
+        self.held: set[str] = set()
+        self._begun: set[str] = set()
         self._opening: dict[ModelName, asyncio.Task[None]] = {}
 
     @property
@@ -152,17 +157,38 @@ class Machine(MemoryEngine):
         if box.shown.running:
             return
         super().begin(owner, model)
+        self._opening[model] = asyncio.get_running_loop().create_task(self._begin(owner, model))
+        if not self._is_held(model):
+            self._take_memory(model)
+            if model in self.fatal:
+                self.crashed(owner, model)
+
+    def _is_held(self, model: ModelName) -> bool:
+        (box,) = (box for (_, name), box in self._boxes.items() if name == model)
+        return workdirs.is_held(box.spec)
+
+    def _take_memory(self, model: ModelName) -> None:
+        self._begun.add(model)
         self.starts.append(model)
-        self.most_bytes = max(self.most_bytes, sum(b.spec.memory_bytes for b in self._boxes.values() if b.shown.running))
-        if model in self.fatal:
-            self.crashed(owner, model)
-        else:
-            self._opening[model] = asyncio.get_running_loop().create_task(self._serve(model, box.spec))
+        taken = [b.spec.memory_bytes for (_, m), b in self._boxes.items() if b.shown.running and m in self._begun]
+        self.most_bytes = max(self.most_bytes, sum(taken))
+
+    async def _begin(self, owner: str, model: ModelName) -> None:
+        if self._is_held(model):
+            self.held.add(model)
+            await _opened(Path(self.box(owner, model).spec.socket).with_name(HOLD_NAME))
+        if model not in self._begun:
+            self._take_memory(model)
+            if model in self.fatal:
+                self.crashed(owner, model)
+                return
+        await self._serve(model, self.box(owner, model).spec)
 
     def ended(self, owner: str, box: _Box, how: Exit) -> None:
         """Note that a container has ended, and end its process."""
         super().ended(owner, box, how)
         self.cells.clear(box.shown.model)
+        self._begun.discard(box.shown.model)
         if serving := self._opening.pop(box.shown.model, None):
             serving.cancel()
 
@@ -188,6 +214,18 @@ class Machine(MemoryEngine):
         for task in serving:
             task.cancel()
         await asyncio.gather(*serving, return_exceptions=True)
+
+
+async def _opened(fifo: Path) -> None:
+    """Wait until somebody opens a FIFO for writing."""
+    loop, opened = asyncio.get_running_loop(), asyncio.Event()
+    handle = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        loop.add_reader(handle, opened.set)
+        await opened.wait()
+    finally:
+        loop.remove_reader(handle)
+        os.close(handle)
 
 
 class Ear:

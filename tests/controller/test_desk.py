@@ -201,7 +201,7 @@ async def test_status_models_and_performance_tell_what_happens(folder: Path, mac
         assert ["b"] == [row["model"] for row in status["queue"]]
         assert "batch" == status["queue"][0]["priority"]
         assert 70 << 20 == status["memory"]["held_bytes"] == status["memory"]["committed_bytes"]
-        assert {"a": "resident", "b": "stopped", "huge": "stopped", "pinned": "resident"} == {
+        assert {"a": "resident", "b": "loading", "huge": "stopped", "pinned": "resident"} == {
             row["name"]: row["state"] for row in models["models"]
         }
         assert 1 == figures["totals"]["requests"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from controller.errors import RefusedError
-from controller.reconcile import MAX_CONTAINERS, Action, Create, Remove, Start, Stop, diff
+from controller.reconcile import MAX_CONTAINERS, Action, Create, Hold, LetGo, Remove, Start, Stop, diff
 from controller.scheduler import Answer, Grant, Notice, Refusal, Revocation, Rules, Scheduler
 from controller.spec import ApiPath, Footprint, FootprintSource, ModelName, ModelSpec, Tier, WorkerSpec
 from controller.state import NEVER_RAN, Exit, ExitCause, LeaseId, RunId, Status, Worker
@@ -78,6 +78,16 @@ class Container:
     exit: Exit | None = None
     told_to_start: bool = False
     """A start is under way and has not taken effect."""
+    waits: bool = False
+    """It is held, whatever else is done to it."""
+    before_held: RunId = NEVER_RAN
+    """The run before the one that is held."""
+
+    @property
+    def held_bytes(self) -> int:
+        """What it really takes."""
+        begun = self.status is not Status.STOPPED and not self.waits
+        return self.memory_bytes if self.told_to_start or begun else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +119,8 @@ class World:
         self.revocations: list[Revocation] = []
         self.notices: dict[LeaseId, Notice] = {}
         self.starts: list[ModelName] = []
+        self.holds: list[ModelName] = []
+        self.held_once: set[ModelName] = set()
         self.renew_until_s = self.now
         """Gateways renew what they hold before this."""
         self._last_lease = 0
@@ -161,7 +173,7 @@ class World:
                 status=Status.STARTING if c.told_to_start else c.status,
                 memory_bytes=c.memory_bytes,
                 spec_hash=c.spec_hash,
-                run=c.run,
+                run=c.before_held if c.status is Status.HELD else c.run,
                 exit=c.exit if c.status is Status.STOPPED else None,
             )
             for model, c in self.engine.items()
@@ -178,7 +190,17 @@ class World:
             assert self.scheduler.committed_bytes <= self.rules.budget_bytes, "desired does not fit"
         assert set(self.scheduler.leases) == set(self.held), "the core and the callers disagree about who holds a lease"
         assert {h.model for h in self.held.values()} <= self.scheduler.desired, "somebody uses what is not wanted"
-        for action in diff(self.scheduler.desired, self.seen, self.worker_specs(), self.rules.budget_bytes):
+        arriving = self.scheduler.arriving
+        self.held_once &= {*arriving, *self.scheduler.desired}
+        actions = diff(
+            self.scheduler.desired,
+            self.seen,
+            self.worker_specs(),
+            self.rules.budget_bytes,
+            arriving=arriving,
+            may_hold=lambda model: model not in self.held_once,
+        )
+        for action in actions:
             if lose > 0:
                 lose -= 1
                 continue
@@ -191,10 +213,14 @@ class World:
 
     def restart(self) -> None:
         """Kill the controller and start it again: callers in the queue are lost, leases wait for their gateway."""
+        self.held_once = set()
         for container in self.engine.values():
             container.told_to_start = False
+            container.before_held = NEVER_RAN  # nor what ran before
             if container.status is Status.STOPPING:
-                container.status = Status.READY  # a new controller cannot know that it was told to stop
+                container.status = (
+                    Status.HELD if container.waits else Status.READY
+                )  # a new controller cannot know that it was told to stop
         self.orphans |= self.held
         self.held, self.waiting, self.load_only = {}, {}, set()
         self.look()
@@ -249,7 +275,7 @@ class World:
     @property
     def held_bytes(self) -> int:
         """Memory that is really taken."""
-        return sum(c.memory_bytes for c in self.engine.values() if c.told_to_start or c.status is not Status.STOPPED)
+        return sum(c.held_bytes for c in self.engine.values())
 
     def take_effect(self, model: ModelName) -> None:
         """A start that is under way starts the process."""
@@ -267,7 +293,7 @@ class World:
     def end(self, model: ModelName, how: Exit = CRASHED) -> None:
         """A process ends, by itself or because it was told to."""
         container = self.engine[model]
-        container.status, container.exit, container.told_to_start = Status.STOPPED, how, False
+        container.status, container.exit, container.told_to_start, container.waits = Status.STOPPED, how, False, False
 
     def vanish(self, model: ModelName) -> None:
         """Somebody removes the container by hand."""
@@ -329,6 +355,10 @@ class World:
                 assert len(self.engine) <= MAX_CONTAINERS
             case Start():
                 self._start(model, container)
+            case Hold():
+                self._hold(model, container)
+            case LetGo():
+                self._let_go(model, container)
             case Stop():
                 assert shown is not None
                 self._stop(shown, container)
@@ -336,15 +366,30 @@ class World:
                 assert shown is not None
                 assert shown.status is Status.STOPPED, "removed while it runs"
                 self.engine.pop(model, None)
-        if isinstance(action, Start | Stop) and shown is not None and container is not None:
+        if isinstance(action, Start | Hold | LetGo | Stop) and shown is not None and container is not None:
             # An action under way shows, even in an old listing.
             status = Status.STARTING if container.told_to_start else container.status
-            self.seen[model] = replace(shown, status=status, exit=container.exit if status is Status.STOPPED else None)
+            run = container.before_held if status is Status.HELD else container.run
+            self.seen[model] = replace(shown, status=status, run=run, exit=container.exit if status is Status.STOPPED else None)
 
     def _start(self, model: ModelName, container: Container | None) -> None:
         self.starts.append(model)
         if container is not None and container.status is Status.STOPPED:
             container.told_to_start = True
+            assert self.held_bytes <= self.rules.budget_bytes, "more memory than the budget"
+
+    def _hold(self, model: ModelName, container: Container | None) -> None:
+        self.holds.append(model)
+        self.held_once.add(model)
+        if container is not None and container.status is Status.STOPPED:
+            self._last_run += 1
+            container.before_held, container.run = container.run, RunId(f"run-{self._last_run}")
+            container.status, container.exit, container.waits = Status.HELD, None, True
+
+    def _let_go(self, model: ModelName, container: Container | None) -> None:
+        self.starts.append(model)
+        if container is not None and container.status is Status.HELD:
+            container.status, container.waits = Status.STARTING, False
             assert self.held_bytes <= self.rules.budget_bytes, "more memory than the budget"
 
     def _stop(self, shown: Worker, container: Container | None) -> None:

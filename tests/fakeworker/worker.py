@@ -13,11 +13,13 @@ the process at once), `status` (an error answer), `break_after` (closes the conn
 
 import argparse
 import asyncio
+import contextlib
 import hashlib
 import json
 import os
 import shlex
 import signal
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -287,7 +289,22 @@ def parse(argv: list[str]) -> argparse.Namespace:
     return parser.parse_known_args(argv)[0]
 
 
+def wait_until_let_go(run: Path) -> None:
+    """Wait until somebody opens the FIFO `hold` for writing; without one there is nothing to wait for."""
+    with contextlib.suppress(FileNotFoundError):
+        os.close(os.open(run / "hold", os.O_RDONLY))
+
+
+def say_ready(started_s: float) -> None:
+    if address := os.environ.get("NOTIFY_SOCKET"):
+        text = f"READY=1\nX_WINDLASS_MARKS=main:{started_s:.6f} ready:{time.monotonic():.6f}\n"
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as speaking:
+            speaking.setblocking(False)
+            speaking.sendto(text.encode(), address)
+
+
 async def run(options: argparse.Namespace) -> None:
+    started_s = time.monotonic()
     worker = Worker(options)
     worker.allocate(options.allocate)
     loop = asyncio.get_running_loop()
@@ -301,6 +318,11 @@ async def run(options: argparse.Namespace) -> None:
     server = await loop.create_unix_server(lambda: asyncio.StreamReaderProtocol(Reader(), worker.serve), path=path)  # type: ignore[arg-type]
     path.chmod(int(options.socket_mode, 8))
     print(f"listening on {path} as {options.model_name}", flush=True)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(options.ready_after_s):
+            await ended.wait()
+    if worker.ready():
+        say_ready(started_s)
     await ended.wait()
     server.close()
 
@@ -308,6 +330,7 @@ async def run(options: argparse.Namespace) -> None:
 def main() -> None:
     extra = shlex.split(EXTRA_ARGUMENTS.read_text()) if EXTRA_ARGUMENTS.exists() else []
     options = parse([*sys.argv[1:], *extra])
+    wait_until_let_go(Path(options.socket).parent)
     if options.exit_at_start:
         print("ending at once", flush=True)
         sys.exit(options.exit_code)

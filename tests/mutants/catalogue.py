@@ -79,7 +79,54 @@ MUTANTS = (
     ),
     Mutant("another limit is no reason", "reconcile", " or spec.memory_bytes != worker.memory_bytes", ""),
     Mutant("another description is no reason", "reconcile", "spec.spec_hash != worker.spec_hash or ", ""),
-    Mutant("an outdated container is started", "reconcile", " or model in outdated:", ":"),
+    Mutant(
+        "an outdated container is started",
+        "reconcile",
+        " or _is_outdated(model, worker, specs):\n            continue",
+        ":\n            continue",
+    ),
+    Mutant("what is held is started again", "reconcile", "if worker.status is Status.STOPPED else LetGo(model))", ")"),
+    Mutant(
+        "what is held is let go without room",
+        "reconcile",
+        "if held_bytes + worker.memory_bytes <= budget_bytes:",
+        "if held_bytes + worker.memory_bytes <= budget_bytes or worker.status is Status.HELD:",
+    ),
+    Mutant(
+        "what is held for nobody stays",
+        "reconcile",
+        "return model not in expected or _is_outdated(model, worker, specs)",
+        "return False",
+    ),
+    Mutant(
+        "what is held and outdated stays",
+        "reconcile",
+        "return model not in expected or _is_outdated(model, worker, specs)",
+        "return model not in expected",
+    ),
+    Mutant("who arrives is ended", "reconcile", "expected = {*desired, *arriving}", "expected = {*desired}"),
+    Mutant("what must not be held is", "reconcile", "and model not in coming and may_hold(model):", "and model not in coming:"),
+    Mutant("what starts is held as well", "reconcile", "and model not in coming and may_hold(model):", "and may_hold(model):"),
+    # readahead
+    Mutant(
+        "what is cached is read",
+        "readahead",
+        "return max(0, self.weights_bytes - self.cached_bytes)",
+        "return self.weights_bytes",
+    ),
+    Mutant("a cold model is mapped", "readahead", "cached_bytes >= WARM_SHARE * weights_bytes", "cached_bytes >= 0"),
+    Mutant("a warm model is read", "readahead", "cached_bytes >= WARM_SHARE * weights_bytes", "cached_bytes > weights_bytes"),
+    Mutant("an engine that reads directly is read for", "readahead", "if reads_directly:", "if False:"),
+    Mutant(
+        "residents' pages are pushed out",
+        "readahead",
+        "available_bytes - mapped_bytes - FLOOR_BYTES",
+        "available_bytes - FLOOR_BYTES",
+    ),
+    Mutant(
+        "nothing is left alone", "readahead", "available_bytes - mapped_bytes - FLOOR_BYTES", "available_bytes - mapped_bytes"
+    ),
+    Mutant("early reading of what is not to be read", "readahead", "if plan.mode is not LoadMode.READ_AHEAD:", "if False:"),
     Mutant("creations come before removals", "reconcile", "    actions += [Remove(m) for m in spare[:surplus]]\n", ""),
     Mutant("containers without a limit", "reconcile", "missing[: len(missing) - max(0, surplus - len(spare))]", "missing"),
     # forecast
@@ -127,7 +174,7 @@ MUTANTS = (
     Mutant(
         "who has left may come back at once",
         "residency",
-        "return worker is None or worker.status is Status.STOPPED",
+        "return worker is None or worker.status in (Status.STOPPED, Status.HELD)",
         "return True",
     ),
     Mutant(

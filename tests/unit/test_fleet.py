@@ -4,7 +4,7 @@ import pytest
 
 from controller.drivers.base import Container
 from controller.fleet import Fleet
-from controller.reconcile import Action, Create, Remove, Start, Stop
+from controller.reconcile import Action, Create, Hold, Remove, Start, Stop
 from controller.spec import ModelName
 from controller.state import Exit, ExitCause, RunId, Status
 
@@ -55,7 +55,9 @@ def test_a_run_is_starting_until_it_has_answered() -> None:
         (Start(A), False, Status.STARTING),
         (Start(A), True, Status.STARTING),
         (Stop(A), True, Status.STOPPING),
-        (Stop(A), False, Status.STOPPED),
+        (Stop(A), False, Status.STOPPING),
+        (Hold(A), False, Status.HELD),
+        (Hold(A), True, Status.HELD),
         (Remove(A), True, Status.STOPPING),
         (Remove(A), False, Status.STOPPED),
         (Create(A), False, Status.STOPPED),
@@ -67,7 +69,7 @@ def test_an_action_under_way_shows(action: Action, running: bool, expected: Stat
     world.begin(action, 1.0)
 
     assert expected is status(world)
-    assert (0 if expected is Status.STOPPED else 7) == world.workers()[A].held_bytes
+    assert (0 if expected in (Status.STOPPED, Status.HELD) else 7) == world.workers()[A].held_bytes
 
 
 def test_an_action_is_over_with_a_listing_asked_for_after_its_return() -> None:

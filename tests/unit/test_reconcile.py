@@ -6,7 +6,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.reconcile import MAX_CONTAINERS, Action, Create, Remove, Start, Stop, diff, prepare
+from controller.reconcile import MAX_CONTAINERS, Action, Create, Hold, LetGo, Remove, Start, Stop, diff, prepare
 from controller.spec import ModelName, WorkerSpec
 from controller.state import Status, Worker
 from tests.core.world import model_spec, worker, worker_spec
@@ -45,17 +45,25 @@ def obey(workers: Fleet, actions: tuple[Action, ...], specs: dict[ModelName, Wor
                 after[model] = replace(after[model], spec_hash=spec.spec_hash)
             case Remove(model):
                 del after[model]
-            case Start(model):
+            case Start(model) | LetGo(model):
                 after[model] = replace(after[model], status=Status.READY)
+            case Hold(model):
+                after[model] = replace(after[model], status=Status.HELD)
             case Stop(model):
                 after[model] = replace(after[model], status=Status.STOPPING)
     return {m: replace(w, status=ends.get(w.status, w.status)) for m, w in after.items()}
 
 
+def is_outdated(worker: Worker, specs: dict[ModelName, WorkerSpec]) -> bool:
+    """Say whether a container is another than the one its model would get today."""
+    spec = specs.get(worker.model)
+    return spec is None or (spec.spec_hash, spec.memory_bytes) != (worker.spec_hash, worker.memory_bytes)
+
+
 @given(fleets())
 def test_what_goes_comes_before_what_comes(fleet: tuple[set[ModelName], Fleet, dict[ModelName, WorkerSpec], int]) -> None:
     """Stops and removals stand before creations and starts."""
-    kinds = [isinstance(action, Create | Start) for action in diff(*fleet)]
+    kinds = [isinstance(action, Create | Start | Hold | LetGo) for action in diff(*fleet)]
 
     assert kinds == sorted(kinds)
 
@@ -78,12 +86,12 @@ def test_nobody_who_is_desired_is_stopped_and_nobody_who_runs_is_removed(
     fleet: tuple[set[ModelName], Fleet, dict[ModelName, WorkerSpec], int],
 ) -> None:
     """A running worker is left alone while it is desired, whatever its description, and only stopped ones are removed."""
-    desired, workers, _, _ = fleet
+    desired, workers, specs, _ = fleet
     actions = diff(*fleet)
 
-    assert {a.model for a in actions if isinstance(a, Stop)} == {
-        m for m, w in workers.items() if m not in desired and w.status in (Status.STARTING, Status.READY)
-    }
+    running = {m for m, w in workers.items() if m not in desired and w.status in (Status.STARTING, Status.READY)}
+    held = {m for m, w in workers.items() if w.status is Status.HELD and (m not in desired or is_outdated(w, specs))}
+    assert {a.model for a in actions if isinstance(a, Stop)} == running | held
     assert all(workers[a.model].status is Status.STOPPED for a in actions if isinstance(a, Remove))
 
 
@@ -188,3 +196,52 @@ def test_preparing_looks_at_no_more_models_than_there_are_containers() -> None:
     prepare(workers, counting)
 
     assert counting.looked == 6
+
+
+def test_who_finds_no_room_is_held_and_let_go_when_there_is() -> None:
+    """A container starts held while others have the memory, its engine begins when that is back, and nothing begins twice."""
+    specs = {n: worker_spec(model_spec(n, size=2)) for n in (A, B)}
+    leaving, coming = worker(A, size=2), worker(B, Status.STOPPED, size=2)
+
+    def decide(desired: set[ModelName], *workers: Worker, arriving: tuple[ModelName, ...] = ()) -> tuple[Action, ...]:
+        return diff(desired, {w.model: w for w in workers}, specs, 3, arriving=arriving, may_hold=lambda _: True)
+
+    held = replace(coming, status=Status.HELD)
+    stopping = replace(leaving, status=Status.STOPPING)
+    gone = replace(leaving, status=Status.STOPPED)
+
+    assert (Hold(B),) == decide({A}, leaving, coming, arriving=(B,))
+    assert () == decide({A}, leaving, held, arriving=(B,))
+    assert (Stop(A),) == decide({B}, leaving, held)
+    assert (Stop(A), Hold(B)) == decide({B}, leaving, coming)
+    assert () == decide({B}, stopping, held)
+    assert (LetGo(B),) == decide({B}, gone, held)
+    assert (Start(B),) == decide({B}, gone, coming)
+    assert (Stop(B),) == decide({A}, leaving, held), "the claim has gone"
+
+
+def test_nothing_is_held_that_may_not_be() -> None:
+    """Whoever may not be held waits for its room without a container that runs."""
+    specs = {n: worker_spec(model_spec(n, size=2)) for n in (A, B)}
+    workers = {A: worker(A, size=2), B: worker(B, Status.STOPPED, size=2)}
+
+    assert () == diff({A}, workers, specs, 3, arriving=(B,))
+    assert () == diff({A}, workers, specs, 3, arriving=(B,), may_hold=lambda model: model != B)
+
+
+def test_a_held_container_of_another_description_is_ended() -> None:
+    """What was started from yesterday's description never begins."""
+    specs = {A: worker_spec(model_spec(A, version=1))}
+
+    assert (Stop(A),) == diff({A}, {A: worker(A, Status.HELD)}, specs, 3)
+    assert (Stop(A),) == diff(set(), {A: worker(A, Status.HELD)}, specs, 3, arriving=(A,))
+
+
+def test_who_arrives_gets_a_container_and_keeps_it() -> None:
+    """A model that will come soon is made ready for, and is not removed to make place for another's container."""
+    names = [ModelName(f"m{number:02}") for number in range(MAX_CONTAINERS + 1)]
+    specs = {n: worker_spec(model_spec(n)) for n in names}
+    stopped = {n: worker(n, Status.STOPPED) for n in names[:-1]}
+
+    assert (Create(A),) == diff(set(), {}, {A: worker_spec(model_spec(A))}, 3, arriving=(A,))
+    assert (Remove(names[1]), Create(names[-1])) == diff(set(), stopped, specs, 0, arriving=(names[0], names[-1]))

@@ -165,6 +165,12 @@ class Appliance(RuleBasedStateMachine):
         """The kernel kills a worker."""
         self.world.end(self._pick(data, self.world.with_status(Status.READY)), OUT_OF_MEMORY)
 
+    @precondition(lambda self: self.world.with_status(Status.HELD))
+    @rule(data=st.data())
+    def held_ends(self, data: st.DataObject) -> None:
+        """A container that waits to be let go is killed by somebody."""
+        self.world.end(self._pick(data, self.world.with_status(Status.HELD)), KILLED)
+
     @precondition(lambda self: self.world.engine)
     @rule(data=st.data())
     def vanish(self, data: st.DataObject) -> None:

@@ -1,5 +1,6 @@
 """The process: listen at once, load beside it, answer when ready."""
 
+import contextlib
 import json
 import os
 import socket
@@ -67,6 +68,7 @@ def main(argv: Sequence[str]) -> int:
             return
         computing.start()
         service.served = outcome.result()
+        _say_ready(main=begun_s, tensors=time.monotonic())
         _log("ready", model=arguments.model_name, took_s=round(time.monotonic() - begun_s, 3), device=service.served.device)
 
     loading.add_done_callback(loaded)
@@ -106,7 +108,17 @@ def _listen(path: Path) -> socket.socket:
     path.unlink(missing_ok=True)
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listening.bind(str(path))
+    listening.listen()  # who comes between our word that we are ready and the first accept waits, and is not turned away
     return listening
+
+
+def _say_ready(**marks: float) -> None:
+    """Tell whoever started us, by the sd_notify protocol, that we answer and when what was done; it may be that nobody hears."""
+    if address := os.environ.get("NOTIFY_SOCKET"):
+        text = " ".join(f"{name}:{at_s:.6f}" for name, at_s in {**marks, "ready": time.monotonic()}.items())
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as speaking:
+            speaking.settimeout(0)
+            speaking.sendto(f"READY=1\nX_WINDLASS_MARKS={text}\n".encode(), address)
 
 
 def _log(event: str, **keys: object) -> None:
