@@ -105,6 +105,7 @@ class Talks:
         self._host = host
         self._clock = clock
         self._tasks: asyncio.TaskGroup | None = None
+        self._models: Mapping[ModelName, ModelSpec] = {}
         self._tables: dict[ModelName, _Table] = {}
         self._seated: dict[LeaseId, _Seated] = {}
         self._doubtful: dict[ModelName, RunId] = {}
@@ -186,13 +187,9 @@ class Talks:
 
     def register(self, models: Mapping[ModelName, ModelSpec]) -> None:
         """Throw away what was computed with weights, engines or switches that are no more."""
-
-        def fingerprint(model: str) -> str | None:
-            spec = models.get(ModelName(model))
-            return None if spec is None else self._host.kv_fingerprint(spec)
-
+        self._models = models
         if self._store is not None:
-            self._store.retire(fingerprint)
+            self._store.retire(self._fingerprint)
 
     async def keep(self, ready: Callable[[], Iterable[tuple[ModelName, RunId]]]) -> None:
         """Save what rests and remove what is old, until cancelled."""
@@ -270,8 +267,8 @@ class Talks:
 
     async def _save(self, table: _Table, slot: Slot) -> None:
         store, talk = self._store, slot.talk
-        if store is None or talk is None:
-            return
+        if store is None or talk is None or self._fingerprint(table.model.name) != table.fingerprint:
+            return  # what a model that left or changed has computed is good for nothing
         # Whatever comes of it: it is not tried again before the conversation has grown.
         tokens, slot.saved_tokens = slot.tokens, slot.tokens
         guess_bytes = int(tokens * self._token_bytes.get(table.fingerprint, 0.0))  # nobody knows before the first one
@@ -330,6 +327,11 @@ class Talks:
             table = _Table(spec=spec, model=model, run=run, fingerprint=fingerprint, slots=slots)
             self._tables[model.name] = table
         return table
+
+    def _fingerprint(self, model: str) -> str | None:
+        """Return what a conversation of this model must have been computed with to be of use."""
+        spec = self._models.get(ModelName(model))
+        return None if spec is None else self._host.kv_fingerprint(spec)
 
     def _look_up(self, seated: _Seated) -> int:
         """Find what is kept of a conversation, and return how long it is."""

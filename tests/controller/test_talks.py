@@ -386,6 +386,16 @@ async def test_a_model_that_changes_loses_its_conversations(folder: Path, machin
         assert 0 == home.files
 
 
+async def test_what_a_model_leaves_behind_that_was_changed_is_not_written(folder: Path, machine: Machine) -> None:
+    """Its worker ends for it, and what that has computed is good for nothing any more."""
+    async with house(folder, machine) as home:
+        await home.say(ANNA, SAID)
+        home.rig.pool.register({"b": home.rig.pool.models[ModelName("b")]})  # type: ignore[dict-item]
+        await reaches("it has left", lambda: not home.rig.machine.running)
+
+        assert ([], 0) == (home.cells.asked, home.files)
+
+
 async def test_engines_that_cannot_are_left_alone(folder: Path, machine: Machine) -> None:
     """They get no slot and no fields, and are asked for nothing."""
     async with house(folder, machine, engine="transformers") as home:
