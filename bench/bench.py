@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -182,7 +182,7 @@ def main(only: Annotated[str, typer.Option(help=f"Some of {', '.join(PARTS)}, wi
         console.print("stopped; nothing is kept but what the parts have written")
         raise typer.Exit(INTERRUPTED) from None
     console.rule("all goals")
-    with_goals = [row for result in results for row in result.rows if row.met is not None]
+    with_goals = [replace(row, name=f"{one.name} | {row.name}") for one in results for row in one.rows if row.met is not None]
     console.print(table("every goal of this run", with_goals))
     pictures = draw({result.name: result.series for result in results}, OUT)
     for path in (keep(results, on, began), *pictures):

@@ -123,6 +123,7 @@ def _wait_by_load(figure: Figure, series: Series) -> None:
         axes.set_title(f"Wait, {title}, worst seed")
         axes.set_xlabel("requests a second")
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
     columns[0].set_ylabel("seconds")
     columns[0].legend(fontsize=8)
 
