@@ -141,7 +141,7 @@ def take_binary(folder: Path) -> Path:
 def _is_well(running: Router, process: "subprocess.Popen[bytes]") -> bool:
     if process.poll() is not None:
         raise SystemExit(f"the router ended with code {process.returncode} before it answered")
-    return bool(running.api.health()["status"] == "ok")
+    return bool(running.api.health().get("status") == "ok")  # an error while it starts
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
