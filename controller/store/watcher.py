@@ -12,7 +12,19 @@ from pathlib import Path
 from typing import Final
 
 import structlog
-from watchdog.events import FileSystemEvent, FileSystemEventHandler
+from watchdog.events import (
+    DirCreatedEvent,
+    DirDeletedEvent,
+    DirModifiedEvent,
+    DirMovedEvent,
+    FileClosedEvent,
+    FileCreatedEvent,
+    FileDeletedEvent,
+    FileModifiedEvent,
+    FileMovedEvent,
+    FileSystemEvent,
+    FileSystemEventHandler,
+)
 from watchdog.observers import Observer
 
 from controller.store.catalog import QUIET_S, Catalog, Scanner
@@ -20,7 +32,12 @@ from controller.store.catalog import QUIET_S, Catalog, Scanner
 RESYNC_S: Final = 60.0
 """How often to look when nothing is reported; a file system that reports nothing is seen this late."""
 LONGEST_BURST_S: Final = 10.0
-_CHANGES: Final = frozenset({"created", "deleted", "modified", "moved", "closed"})
+_CHANGES: Final[list[type[FileSystemEvent]]] = [
+    *(DirCreatedEvent, DirDeletedEvent, DirModifiedEvent, DirMovedEvent),
+    *(FileCreatedEvent, FileDeletedEvent, FileModifiedEvent, FileMovedEvent, FileClosedEvent),
+]
+"""What the kernel is asked to report. Not that a file was opened or read: a scan does that to every model, and with thousands of
+them its own reports would overflow the kernel's queue, which means another scan."""
 
 log = structlog.get_logger(__name__)
 
@@ -89,19 +106,18 @@ class _Notifier(FileSystemEventHandler):
         self._changed = changed
         self._loop = asyncio.get_running_loop()
 
-    def on_any_event(self, event: FileSystemEvent) -> None:
-        """Set the event; reading a file is no change."""
-        if event.event_type in _CHANGES:
-            # The loop may close while the observer's thread still ends.
-            with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._changed.set)
+    def on_any_event(self, event: FileSystemEvent) -> None:  # noqa: ARG002  # whatever it was, the folder is scanned
+        """Set the event."""
+        # The loop may close while the observer's thread still ends.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._changed.set)
 
 
 @contextlib.contextmanager
 def _observed(folder: Path, changed: asyncio.Event) -> Iterator[None]:
     observer = Observer()
     try:
-        observer.schedule(_Notifier(changed), str(folder), recursive=True)
+        observer.schedule(_Notifier(changed), str(folder), recursive=True, event_filter=_CHANGES)
         observer.start()
     except OSError as exc:
         # Too many folders for the kernel's watches, or no folder yet: looking now and then finds it all the same.

@@ -1,6 +1,8 @@
 """The watcher: a catalog for every change, one for a burst of them, and none for nothing."""
 
 import asyncio
+import contextlib
+import re
 import time
 from pathlib import Path, PurePosixPath
 
@@ -10,6 +12,17 @@ from controller.store.watcher import Watcher
 from tests.checkpoints import write_gguf_folder
 
 SOON_S = 20.0
+READING = 0x01 | 0x10 | 0x20
+"""inotify(7): accessed, closed after reading, opened."""
+
+
+def _reports() -> set[int]:
+    """Return what this process has asked the kernel to report, as the kernel itself shows it (proc(5), fdinfo)."""
+    found: set[int] = set()
+    for entry in Path("/proc/self/fdinfo").iterdir():
+        with contextlib.suppress(OSError):
+            found |= {int(mask, 16) for mask in re.findall(r"^inotify .* mask:([0-9a-f]+)", entry.read_text(), re.M)}
+    return found
 
 
 def _watcher(home: Path, *, resync_s: float = 3600.0) -> Watcher:
@@ -90,3 +103,16 @@ async def test_changes_are_told_to_those_who_look_themselves(tmp_path: Path) -> 
 
     assert await asyncio.wait_for(told, SOON_S) is None
     await changes.aclose()
+
+
+async def test_reading_a_model_is_no_change(tmp_path: Path) -> None:
+    """The kernel reports nothing of what a scan does itself: thousands of models would fill its queue, and be scanned again."""
+    write_gguf_folder(tmp_path / "models", "a")
+    before = _reports()
+    catalogs = _watcher(tmp_path).catalogs()
+    await asyncio.wait_for(anext(catalogs), SOON_S)
+    asked = _reports() - before
+
+    assert asked
+    assert not [mask for mask in asked if mask & READING]
+    await catalogs.aclose()
