@@ -413,4 +413,60 @@ MUTANTS = (
         "for m in answer.drain if m not in idle], None, now)",
         "for m in answer.drain], None, now)",
     ),
+    # builds
+    Mutant(
+        "four bits are made from eight",
+        "engines/builds/recipe",
+        "stored = wanted if last else sixteen_bits(header)",
+        "stored = Quantization.Q8_0",
+    ),
+    Mutant(
+        "an adapter is forgotten on the way to eight bits",
+        "engines/builds/recipe",
+        "last = len(peft) == len(source.adapters) and",
+        "last =",
+    ),
+    Mutant("every bit more is worth a build", "engines/builds/recipe", "size_bytes > WORTHWHILE * header.weights_bytes", "False"),
+    Mutant(
+        "a merged model is no smaller and so not made",
+        "engines/builds/recipe",
+        "if not source.adapters and size_bytes",
+        "if size_bytes",
+    ),
+    Mutant("a GGUF goes without a tokenizer", "engines/builds/recipe", "if not _TOKENIZERS & source.files:", "if False:"),
+    Mutant("what lies between two steps takes no disk", "engines/builds/recipe", "self.scratch_bytes += leaves_bytes", "pass"),
+    Mutant(
+        "an adapter is merged and applied",
+        "engines/builds/recipe",
+        '            if header.format == "safetensors":\n                continue\n',
+        "",
+    ),
+    Mutant(
+        "rows fit every block", "engines/builds/quantization", "if kind in _SMALLER_BLOCKS and columns % _K_BLOCK:", "if False:"
+    ),
+    Mutant(
+        "input and output always share a matrix",
+        "engines/builds/quantization",
+        "shared = left < 1.5 * embedding",
+        "shared = True",
+    ),
+    Mutant(
+        "bfloat16 is good enough for all",
+        "engines/builds/quantization",
+        "Quantization.F16 if header.stored in _PRECISE else Quantization.BF16",
+        "Quantization.BF16",
+    ),
+    Mutant(
+        "the output is stored like the rest",
+        "engines/builds/quantization",
+        '_bits("q6_k", matrices.width)',
+        "_bits(usual, matrices.width)",
+    ),
+    Mutant(
+        "no layer gets more bits",
+        "engines/builds/quantization",
+        'better = "q6_k" if quantization is Quantization.Q4_K_M else usual',
+        "better = usual",
+    ),
+    Mutant("the tokenizer weighs nothing", "engines/builds/quantization", "header.vocabulary * _TOKENIZER_ENTRY_BYTES + ", ""),
 )

@@ -14,6 +14,8 @@ from tests.mutants.catalogue import ROOT, Mutant
 TESTS: Final = (
     "guard",
     "drift",
+    "builds",
+    "auto_quantization",
     "scheduler_[!f]*",
     "scheduler_failures",
     "planner",
@@ -78,8 +80,10 @@ def _copy_file(place: Path, path: Path) -> None:
 
 
 def core_modules() -> list[str]:
-    """Return the plain modules of the pure core, as the import contract lists them."""
+    """Return the modules of the pure core, as the import contract lists them; of a package, all that are in it."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     pure = next(c for c in settings["tool"]["importlinter"]["contracts"] if c["name"].startswith("The pure core"))
     names = [name.removeprefix("controller.") for name in pure["source_modules"]]
-    return ["__init__", *(name for name in names if (ROOT / "controller" / f"{name}.py").is_file())]
+    top = ROOT / "controller"
+    found = [path for name in names for path in (top / f"{name}.py", *sorted((top / name).rglob("*.py"))) if path.is_file()]
+    return ["__init__", *(path.relative_to(top).with_suffix("").as_posix() for path in found)]
