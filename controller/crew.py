@@ -25,6 +25,7 @@ from controller.spec import ModelName, ModelSpec, WorkerSpec
 from controller.starts import Starts
 from controller.state import Exit, ExitCause, RunId
 from controller.store import workdirs
+from controller.units import MIB
 
 log: Final = structlog.get_logger()
 
@@ -36,9 +37,10 @@ LIVENESS_S: Final = 3.0
 """How often a ready worker is asked whether it still answers, and how long it may take to."""
 LIVENESS_STRIKES: Final = 3
 """So many times in a row without an answer, and it is ended."""
-MEMORY_BACK_S: Final = 0.25
+MEMORY_BACK_S: Final = 0.1
 """How long the memory of a worker that has ended is waited for, if others take memory in the same moment."""
 BACK_SHARE: Final = 0.9
+STILL_BYTES: Final = MIB
 MEMORY_POLL_S: Final = 0.005
 READ_BYTES_PER_S: Final = 50_000_000
 """The slowest medium a model may lie on (an SD card), for the time a worker may take to become ready."""
@@ -211,12 +213,20 @@ class Crew:
         self._owner.worker_ended(model, parts, returned_bytes=returned_bytes)
 
     async def _await_memory(self, before_bytes: int, held_bytes: int) -> int:
-        """Wait until there is as much more to be had as a worker held, or until others must have taken it; say how much it is."""
-        deadline_s = self._clock() + MEMORY_BACK_S
+        """
+        Wait until there is as much more to be had as a worker held, and say how much it is.
+
+        Others may take memory in the same moment, so it is enough as well that no more of it comes: a release goes on without
+        a pause once it has begun, and the engine's word means that it has.
+        """
+        deadline_s, last_bytes = self._clock() + MEMORY_BACK_S, before_bytes
         while True:
-            returned_bytes = self._read().available_bytes - before_bytes
-            if returned_bytes >= BACK_SHARE * held_bytes or self._clock() >= deadline_s:
-                return returned_bytes
+            now_bytes = self._read().available_bytes
+            if now_bytes - before_bytes >= BACK_SHARE * held_bytes or self._clock() >= deadline_s:
+                return now_bytes - before_bytes
+            if last_bytes > before_bytes and now_bytes - last_bytes < STILL_BYTES:
+                return now_bytes - before_bytes
+            last_bytes = now_bytes
             await asyncio.sleep(MEMORY_POLL_S)
 
     async def _await_ready(self, model: ModelSpec, run: RunId) -> None:

@@ -17,6 +17,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
+#include "llama.h"
 
 namespace notify {
 
@@ -31,6 +32,25 @@ inline void mark(const char * phase) {
     char text[96];
     snprintf(text, sizeof(text), "%s%s:%lld.%06ld", marks.empty() ? "" : " ", phase, (long long) now.tv_sec, now.tv_nsec / 1000);
     marks += text;
+}
+
+// Whether parts of a conversation can be taken out of the cache of such a model, as is known of these families. The server computes
+// two tokens to find out, with all the weights: half a second of a load that takes one. Every other family is still asked.
+inline bool keeps_plain_cells(const llama_model * model) {
+    static const char * const families[] = {
+        "llama", "qwen2", "qwen2moe", "qwen3", "qwen3moe", "gemma", "gemma2", "gemma3", "phi2", "phi3", "smollm3", "starcoder2", "olmo2",
+    };
+    char family[64] = "";
+    if (llama_model_meta_val_str(model, "general.architecture", family, sizeof(family)) < 0 || llama_model_is_recurrent(model) ||
+        llama_model_is_hybrid(model)) {
+        return false;
+    }
+    for (const char * known : families) {
+        if (strcmp(family, known) == 0) {
+            return true;
+        }
+    }
+    return false;
 }
 
 // What the kernel says this process has caused to be read from disks, page faults included; -1 where it does not say.
@@ -75,6 +95,7 @@ inline void ready() {
 
 } // namespace notify
 #else
+#include "llama.h"
 namespace notify {
 inline void mark(const char *) {}
 // What the kernel says this process has caused to be read from disks, page faults included; -1 where it does not say.
