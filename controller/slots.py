@@ -64,7 +64,9 @@ class Slot:
     def holds(self, talk: Talk) -> bool:
         """Say whether this is the conversation in it, or the one it goes on from."""
         held = self.talk
-        return self.known and held is not None and bool(held.name) and held.owner == talk.owner and held.name in _names(talk)
+        if held is None or not self.known or not held.name or held.owner != talk.owner:
+            return False
+        return held.name in (talk.name, talk.origin)
 
     def is_worth_saving(self, moment: Moment) -> bool:
         """Say whether what is in it should be written at this moment."""
@@ -135,7 +137,7 @@ class Slots:
         A lease that scatters over several slots, or has none of its own, leaves all of them in doubt: the engine chooses.
         """
         free = [slot for slot in self._slots if slot.lease is None]
-        chosen = min(free, key=lambda slot: _cost(slot, talk), default=None)
+        chosen = free[0] if len(free) == 1 else min(free, key=lambda slot: _cost(slot, talk), default=None)
         if chosen is not None:
             chosen.lease = lease
             chosen.restored_tokens = 0
@@ -158,6 +160,10 @@ class Slots:
         """Return a lease's slot."""
         return next((slot for slot in self._slots if slot.lease == lease), None)
 
+    def is_ready(self, slot: Slot, talk: Talk) -> bool:
+        """Say whether a slot can be used for *talk* as it is, wherever else that may be."""
+        return slot.holds(talk) and not self._scattered - {slot.lease}
+
     def work(self, slot: Slot, talk: Talk, *, kept_tokens: int) -> Work:
         """
         Say what must be done before *talk* may use its slot.
@@ -168,10 +174,10 @@ class Slots:
             kept_tokens: how much of it is on the disk.
 
         """
+        if self.is_ready(slot, talk):
+            return Work(slot=slot.number)
         if self._scattered - {slot.lease}:
             slot.doubt()
-        if slot.holds(talk):
-            return Work(slot=slot.number)
         restore = kept_tokens >= LEAST_TOKENS
         foreign = not slot.known or (slot.talk is not None and slot.talk.owner != talk.owner)
         return Work(
@@ -223,11 +229,6 @@ class Slots:
         for slot in self._slots:
             if slot.lease is None:
                 slot.doubt()
-
-
-def _names(talk: Talk) -> tuple[str, ...]:
-    """Return under which names the state may be found that this conversation goes on from, its own first."""
-    return tuple(name for name in (talk.name, talk.origin) if name)
 
 
 def _cost(slot: Slot, talk: Talk) -> tuple[bool, bool, bool, bool, float]:

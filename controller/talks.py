@@ -127,7 +127,8 @@ class Talks:
             return Seat(fields={"cache_prompt": False})
         if table.lock.locked() or self._commits.get(model.name):
             return None
-        if not table.slots.work(slot, talk, kept_tokens=self._look_up(seated)).nothing:
+        slots = table.slots
+        if not slots.is_ready(slot, talk) and not slots.work(slot, talk, kept_tokens=self._look_up(seated)).nothing:
             return None
         table.slots.settle(slot, talk, sure=True)
         return Seat(slot=slot.number, fields={"id_slot": slot.number})
@@ -338,7 +339,7 @@ class Talks:
         talk = seated.talk
         seated.kept = None
         if self._store is not None and talk.name:
-            names = [name for name in (talk.name, talk.origin) if name]
+            names = {talk.name: None, talk.origin: None}
             seated.kept = self._store.find(talk.owner, names, seated.table.fingerprint)
         return seated.kept.tokens if seated.kept is not None else 0
 

@@ -298,7 +298,7 @@ def _usage(exchange: Exchange, *, granted_at: float, now: float) -> Usage:
     return Usage(
         prompt_tokens=prompt,
         completion_tokens=completion,
-        cached_tokens=_last(_CACHED, tail),
+        cached_tokens=_cached(tail),
         first_token_s=_first_token_s(exchange, granted_at=granted_at),
         total_s=now - granted_at,
     )
@@ -310,6 +310,12 @@ def _first_token_s(exchange: Exchange, *, granted_at: float) -> float | None:
         return exchange.first_byte_at - granted_at if exchange.first_byte_at is not None else None
     told_ms = _PROMPT_MS.findall(exchange.tail())
     return float(told_ms[-1]) / 1000 if told_ms else None
+
+
+def _cached(tail: bytes) -> int | None:
+    """Read how much of the prompt was not computed: the last such count, where it is one, else the last that is."""
+    found = _CACHED.match(tail, at) if (at := tail.rfind(b'"cache')) >= 0 else None
+    return int(found[1]) if found else _last(_CACHED, tail) if at >= 0 else None
 
 
 def _last(pattern: re.Pattern[bytes], text: bytes) -> int | None:

@@ -22,7 +22,7 @@ PREFIX_CHARACTERS: Final = 256
 """So much of a plain text is what it is called after; a shorter one is not worth a name."""
 PREFIX_TOKENS: Final = 64
 _NAME_BYTES: Final = 16
-_MANY: Final = ("n", "n_cmpl", "best_of")
+_MANY: Final = frozenset({"n", "n_cmpl", "best_of"})
 """Fields that ask for several answers at once; the engine computes them in as many slots."""
 _OTHERWISE: Final = frozenset({"lora"})
 """Fields with which the same text is computed otherwise: what comes of that is good for nobody else."""
@@ -49,11 +49,10 @@ def of_chat(inbound: Inbound, raw: Mapping[str, Any], messages: Sequence[Message
     talk = _of_named(inbound, raw, given)
     if talk is not None:
         return talk
-    answers = [at for at, message in enumerate(messages) if message.role == "assistant"]
-    # The last message may be the beginning of the answer itself; then what was asked before is all that is before it.
+    last = max((at for at, message in enumerate(messages) if message.role == "assistant"), default=-1)
     hashed, origin = hashlib.blake2b(b"chat", digest_size=_NAME_BYTES), ""
     for at, message in enumerate(messages):
-        if answers and at == answers[-1]:
+        if at == last:
             origin = hashed.hexdigest()
         content = message.content
         said = content.encode("utf-8", "replace") if isinstance(content, str) else orjson.dumps(content)
@@ -99,7 +98,7 @@ def _of_named(inbound: Inbound, raw: Mapping[str, Any], given: str | None) -> Ta
 
 
 def _scatters(raw: Mapping[str, Any]) -> bool:
-    return any(isinstance(count := raw.get(name), int) and count > 1 for name in _MANY)
+    return not _MANY.isdisjoint(raw) and any(isinstance(count := raw.get(name), int) and count > 1 for name in _MANY)
 
 
 def _digest(kind: bytes, text: bytes) -> str:

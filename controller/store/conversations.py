@@ -129,8 +129,8 @@ class Conversations:
             return sorted((k for k in self._kept.values() if k.owner == wanted), key=lambda k: -k.used_s)
 
     def find(self, owner: str, names: Iterable[str], fingerprint: str) -> Kept | None:
-        """Return the first of these that is kept."""
-        for name in names:
+        """Return the first of these that is kept; an empty name is nobody's."""
+        for name in filter(None, names if self._kept else ()):
             if (kept := self._kept.get(f"{self.talk(owner, name)}.{fingerprint}")) is not None and not self._is_old(kept):
                 return kept
         return None
