@@ -16,6 +16,7 @@ TESTS: Final = (
     "drift",
     "builds",
     "auto_quantization",
+    "slots",
     "scheduler_[!f]*",
     "scheduler_failures",
     "planner",

@@ -33,7 +33,11 @@ def test_every_deciding_module_has_mutants() -> None:
     count = collections.Counter(m.module for m in MUTANTS)
 
     assert (
-        min(count[m] for m in ("planner", "reconcile", "forecast", "scheduler", "drains", "residency", "records", "callers")) >= 3
+        min(
+            count[m]
+            for m in ("planner", "reconcile", "forecast", "scheduler", "drains", "residency", "records", "callers", "slots")
+        )
+        >= 3
     )
     assert len({m.name for m in MUTANTS}) == len(MUTANTS) >= 25
 

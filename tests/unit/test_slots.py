@@ -46,10 +46,10 @@ def test_a_conversation_finds_its_slot_again() -> None:
 def test_a_conversation_finds_what_it_goes_on_from() -> None:
     """A chat is called otherwise after every turn, and the slot is found by what it was called before."""
     slots = Slots(2, known=True)
-    served(slots, OTHER)
-    served(slots, Talk(owner="anna", name="first"))
+    served(slots, OTHER, now=1.0)
+    served(slots, Talk(owner="anna", name="first", lasting=True), now=2.0)
 
-    assert Work(slot=1) == served(slots, Talk(owner="anna", name="second", origin="first", lasting=True))
+    assert Work(slot=1) == served(slots, Talk(owner="anna", name="second", origin="first", lasting=True), now=3.0)
     assert "second" == next(slot.talk.name for slot in slots if slot.number == 1 and slot.talk)
 
 
@@ -269,6 +269,7 @@ def test_what_leaves_is_written_the_longest_first() -> None:
     slots = Slots(3, known=True)
     served(slots, A, tokens=100)
     served(slots, OTHER, tokens=900)
+    served(slots, FOREIGN, tokens=500)
     slots.seat(lease("busy"), FOREIGN)
 
     assert [900, 100] == [slot.tokens for slot in slots.leaving()]
