@@ -63,7 +63,9 @@ class Field:
 def gateway(models: int, folder: Path) -> Iterator[Question]:
     """Run a stack with so many models registered, of which one is resident."""
     names = [f"model-{number}" for number in range(models)]
-    with stack("gateway", budget=BUDGET, models=dict.fromkeys(names, folder)) as running:
+    with stack("gateway", budget=BUDGET) as running:
+        for name in names:
+            place_model(folder, running.models / name)
         wait_until(lambda: len(running.api.get("/v1/models")["data"]) == models, f"{models} are registered", REGISTERED_WITHIN_S)
         wait_until(lambda: _is_quiet(running), "all containers are made that are made ahead", REGISTERED_WITHIN_S)
         made = output([*running.compose, "exec", "-T", "controller", "python3", "-m", "controller", "keys", "create", "bench"])
