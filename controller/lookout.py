@@ -27,6 +27,8 @@ log: Final = structlog.get_logger()
 
 PATIENCE_S: Final = 0.05
 """How long an engine may take to say what its workers hold, before the figures from the last time must do."""
+LOADING: Final = (Status.HELD, Status.STARTING)
+"""They read weights, and may wait for memory by themselves."""
 RUNNING: Final = (Status.STARTING, Status.READY, Status.STOPPING)
 
 
@@ -125,7 +127,7 @@ class Lookout:
                 committed_bytes=self._owner.scheduler.committed_bytes,
                 stall_share=self._stall_share(supply, now),
                 refault_bytes_per_s=sum(self._refaults(m) for m, w in self._owner.workers.items() if w.status is Status.READY),
-                loading=any(w.status is Status.STARTING for w in self._owner.workers.values()),
+                loading=any(w.status in LOADING for w in self._owner.workers.values()),
             )
         )
         if verdict.level is not before.level:
