@@ -28,6 +28,11 @@ class Host:
     sites: Mapping[str, Site]
     device: str
 
+    def site(self, model: ModelSpec) -> Site:
+        """Return the box as the engine of *model* must know it, with the options that are this model's own."""
+        site = self.sites[model.engine]
+        return replace(site, options={**site.options, **dict(model.options)})
+
     def worker(self, model: ModelSpec) -> WorkerSpec:
         """
         Describe the container that serves *model* here.
@@ -35,18 +40,18 @@ class Host:
         It carries the digest of the weights, so that weights replaced in place make it another one: whoever has mapped the old
         file would go on serving it.
         """
-        spec = engines.find(model.engine).worker(model, self.sites[model.engine])
+        spec = engines.find(model.engine).worker(model, self.site(model))
         return replace(spec, env={**spec.env, WEIGHTS_VARIABLE: model.digest[:12]})
 
     def kv_fingerprint(self, model: ModelSpec) -> str:
         """Return what a saved conversation of *model* holds for here: with other weights, engine or switches it means nothing."""
-        site = self.sites[model.engine]
+        site = self.site(model)
         parts = (model.engine, site.image, model.digest, model.context_tokens, model.lora, sorted(site.options.items()))
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
     def ledger_key(self, model: ModelSpec) -> LedgerKey:
         """Return what a measurement of *model* holds for here."""
-        site = self.sites[model.engine]
+        site = self.site(model)
         return LedgerKey.of(model, image=site.image, device=self.device, options=site.options)
 
 

@@ -93,6 +93,7 @@ class ModelSpec:
         priority: each step doubles what keeping it in memory is worth.
         chat: it has a chat template.
         lora: adapters applied to the weights, relative to the folder.
+        options: the engine's options for this model alone, by name.
         description: a sentence for people, from `model.toml`.
 
     """
@@ -116,6 +117,7 @@ class ModelSpec:
     tools: bool = False
     parameters: int = 0
     lora: tuple[PurePosixPath, ...] = ()
+    options: tuple[tuple[str, str | int | bool], ...] = ()
     description: str = ""
 
 

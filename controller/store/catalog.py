@@ -21,7 +21,7 @@ from typing import Final
 
 from controller import engines
 from controller.config import Settings
-from controller.engines.base import Engine, WeightsHeader
+from controller.engines.base import Engine, Options, WeightsHeader
 from controller.errors import ConfigError, ModelError
 from controller.footprint import Measured, resolve
 from controller.spec import Footprint, ModelName, ModelSpec
@@ -256,8 +256,14 @@ class Scanner:
         )
 
     def _estimate(self, engine: Engine, manifest: Manifest, context_tokens: int, header: WeightsHeader) -> Footprint:
-        options = self._settings.engine(engine.name).options
+        options = self._options(engine, manifest)
         return engine.estimate(header, context_tokens=context_tokens, parallel=manifest.parallel, options=options)
+
+    def _options(self, engine: Engine, manifest: Manifest) -> Options:
+        options = {**self._settings.engine(engine.name).options, **manifest.options}
+        if manifest.options and (problems := engine.check_options(options)):
+            raise ModelError(f"{FILE_NAME}: {'; '.join(problems)}")
+        return options
 
     def _take(self, name: ModelName, found: _Found, sweep: _Sweep) -> None:
         if found.plan is None:
@@ -339,6 +345,7 @@ class Scanner:
             tools=_tools(found),
             parameters=header.parameters,
             lora=tuple(PurePosixPath(name) for name in _applied(manifest, found.plan)),
+            options=tuple(sorted(manifest.options.items())),
             description=manifest.description,
         )
 
@@ -353,7 +360,7 @@ class Scanner:
             context_tokens=found.context_tokens,
             parallel=found.manifest.parallel,
             device=self._device,
-            options=options_text(settings.options),
+            options=options_text(self._options(found.engine, found.manifest)),
         )
         return self._ledger.find(key)
 

@@ -6,7 +6,17 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    StringConstraints,
+    ValidationError,
+)
 
 from controller.config import Bytes
 from controller.engines.builds import Quantization
@@ -59,6 +69,8 @@ class Manifest(BaseModel):
     """How long a load takes, until one was measured."""
     tools: bool | None = Field(default=None, strict=True)
     """It can call tools; by default what its chat template says."""
+    options: dict[str, StrictInt | StrictBool | StrictStr] = Field(default={}, max_length=32)
+    """The engine's options for this model alone: what `[engines.<name>.options]` takes, and instead of what it says."""
     description: str = Field(default="", max_length=500)
     """A sentence for people who choose a model."""
 

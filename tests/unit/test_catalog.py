@@ -8,8 +8,10 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from controller.config import EngineSettings, Settings
+from controller.engines.base import Site
 from controller.errors import ConfigError
-from controller.spec import ApiPath, FootprintSource, ModelSpec, Tier
+from controller.host import Host
+from controller.spec import ApiPath, FootprintSource, ModelName, ModelSpec, Tier
 from controller.store import folder as folder_module
 from controller.store.catalog import QUIET_S, Catalog, Problem, Scanner
 from controller.store.database import open_database
@@ -382,3 +384,31 @@ def test_model_without_a_known_context_gets_the_default(models: Path) -> None:
     write_gguf_folder(models, "qwen", gguf({**KEYS, "qwen2.context_length": 0}))
 
     assert 4096 == only(models).context_tokens
+
+
+def test_a_model_has_options_of_its_own(models: Path) -> None:
+    """They go before the engine's, decide the estimate and the worker, and are part of what a measurement holds for."""
+    for name, text in {"plain": "", "own": "[options]\nrepack = true\nubatch_size = 64\n"}.items():
+        write_gguf_folder(models, name, manifest=text)
+    engine = EngineSettings(image="image", options={"ubatch_size": 256, "kv_type": "q8_0"})
+    found = {model.name: model for model in scanner(models, **{"llama-cpp": engine}).scan().models}
+    plain, own = (found[ModelName(name)] for name in ("plain", "own"))
+    site = Site(image="image", run_root=PurePosixPath("/r"), kv_root=PurePosixPath("/k"), threads=1, options=engine.options)
+    host = Host(sites={"llama-cpp": site}, device="cpu")
+
+    assert (("repack", True), ("ubatch_size", 64)) == own.options
+    assert {"--no-repack", "256", "q8_0"} <= {*host.worker(plain).argv}
+    assert {"--repack", "64", "q8_0"} <= {*host.worker(own).argv}
+    assert own.footprint.private_bytes < plain.footprint.private_bytes, (
+        "smaller buffers; so small a model repacks next to nothing"
+    )
+    assert host.ledger_key(own).options != host.ledger_key(plain).options
+    assert host.kv_fingerprint(own) != host.kv_fingerprint(plain)
+
+
+@pytest.mark.parametrize(("text", "why"), [("ubatch = 1", "no such option"), ("repack = 7", "repack")])
+def test_options_an_engine_does_not_take_are_a_problem(models: Path, text: str, why: str) -> None:
+    """The folder is not served, and the reason names the option."""
+    write_gguf_folder(models, "own", manifest=f"[options]\n{text}\n")
+
+    assert why in problem(models).text

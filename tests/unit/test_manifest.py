@@ -23,6 +23,7 @@ priority = 5
 memory = "1.5GiB"
 load_seconds = 2
 tools = false
+options = { repack = true, kv_type = "q8_0" }
 description = "Writes letters."
 """
 
@@ -53,6 +54,7 @@ def test_everything_can_be_said(tmp_path: Path) -> None:
         memory=1_610_612_736,
         load_seconds=2.0,
         tools=False,
+        options={"repack": True, "kv_type": "q8_0"},
         description="Writes letters.",
     ) == read_manifest(tmp_path)
 
