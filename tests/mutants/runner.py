@@ -12,6 +12,8 @@ from typing import Final
 from tests.mutants.catalogue import ROOT, Mutant
 
 TESTS: Final = (
+    "forge_tickets",
+    "forge_room",
     "guard",
     "drift",
     "builds",
@@ -62,8 +64,7 @@ def survives(mutant: Mutant | None) -> bool:
 
 def _copy(place: Path) -> None:
     """Copy what the tests of the core need, and nothing that needs an engine."""
-    for module in core_modules():
-        _copy_file(place, Path("controller", f"{module}.py"))
+    shutil.copytree(ROOT / "controller", place / "controller", ignore=shutil.ignore_patterns("__pycache__"))
     _copy_file(place, Path("tests/__init__.py"))
     for path in [*(ROOT / "tests/core").glob("*.py"), *(ROOT / path for path in _tests())]:
         _copy_file(place, path.relative_to(ROOT))
@@ -84,7 +85,7 @@ def core_modules() -> list[str]:
     """Return the modules of the pure core, as the import contract lists them; of a package, all that are in it."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     pure = next(c for c in settings["tool"]["importlinter"]["contracts"] if c["name"].startswith("The pure core"))
-    names = [name.removeprefix("controller.") for name in pure["source_modules"]]
+    names = [name.removeprefix("controller.").replace(".", "/") for name in pure["source_modules"]]
     top = ROOT / "controller"
     found = [path for name in names for path in (top / f"{name}.py", *sorted((top / name).rglob("*.py"))) if path.is_file()]
     return ["__init__", *(path.relative_to(top).with_suffix("").as_posix() for path in found)]

@@ -193,7 +193,7 @@ def test_a_full_disk_is_waited_for(small_disk: Path) -> None:
     with stack("cramped", budget="900MiB", config=CONFIG + BUILDS, home=small_disk / "home") as running:
         ballast = small_disk / "ballast"
         with ballast.open("wb") as file:
-            file.write(bytes(70 << 20))
+            file.write(bytes(98 << 20))
         place_model(MINI, running.models / "small", manifest='memory = "100MiB"\nquantization = "q4_0"\n')
         running.wait_for_models("small")
         wait_until(lambda: build(running, "small")["state"] == "waiting", "it waits for room", BUILT_WITHIN_S)

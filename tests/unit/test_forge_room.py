@@ -55,6 +55,7 @@ def test_who_is_waited_for_may_displace() -> None:
         shelved("pinned", kept=True, requests=0),
     ]
 
+    assert room([*shelf, shelved("orphan", wanted=False, build_s=9999.0)], disk(350), may_displace=True) == ("orphan",)
     assert room(shelf, disk(350), may_displace=True) == ("large",)
     assert room(shelf, disk(50), may_displace=True) == ("large", "rare")
     assert isinstance(room(shelf, disk(0, keep_mib=400), may_displace=True), Shortage)
