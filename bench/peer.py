@@ -21,7 +21,10 @@ from bench.supply import model, weights_of
 
 SHAPE: Final = "qwen2-0.5b"
 QUANT: Final = "q8_0"
-REPEATS: Final = 7
+INTO_FREE: Final = "0.5B Q8_0 warm swap-in"
+IN_PLACE: Final = "0.5B Q8_0 warm swap for swap"
+REPEATS: Final = 8
+"""An even number: each side goes first as often as the other."""
 RATIO: Final = 0.85
 BOUNDS: Final = frozenset({"--ctx-size", "--parallel", "--threads"})
 RESIDENCY_S: Final = 2.2
@@ -35,29 +38,39 @@ def timed(url: str, name: str) -> float:
     return time.monotonic() - began_s
 
 
-def into_free_memory(up: Sides, name: str) -> tuple[float, float]:
-    """Unload everything on both sides, and return what each takes to answer from there."""
+def both(up: Sides, name: str, *, router_first: bool) -> tuple[float, float]:
+    """Return what Windlass and the router take to answer, one after the other."""
+    if router_first:
+        theirs_s = timed(up.router.url, name)
+        return timed(up.windlass.url, name), theirs_s
+    return timed(up.windlass.url, name), timed(up.router.url, name)
+
+
+def into_free_memory(up: Sides, name: str) -> None:
+    """Unload everything on both sides; *name* is then the first to come."""
+    del name
     for running in up.windlass.resident():
         up.windlass.api.post("/unload_model", {"model": running})
     for running in up.folders:
         if up.router.state(running) != "unloaded":
             up.router.forget(running)
-    return timed(up.windlass.url, name), timed(up.router.url, name)
 
 
-def in_anothers_place(up: Sides, name: str) -> tuple[float, float]:
-    """Let another model than *name* be resident on both sides for a while, and return what each takes to answer."""
+def in_anothers_place(up: Sides, name: str) -> None:
+    """Let another model than *name* be resident on both sides for a while."""
     other = next(one for one in up.folders if one != name)
     for url in (up.windlass.url, up.router.url):
         require(url, other)
     time.sleep(RESIDENCY_S)
-    return timed(up.windlass.url, name), timed(up.router.url, name)
 
 
-def repeat(up: Sides, how: Callable[[Sides, str], tuple[float, float]]) -> tuple[list[float], list[float]]:
+def repeat(up: Sides, prepare: Callable[[Sides, str], None]) -> tuple[list[float], list[float]]:
     """Measure again and again, with either model, and return the seconds of Windlass and of the router."""
-    names = list(up.folders)
-    pairs = [how(up, names[number % len(names)]) for number in range(REPEATS)]
+    names, pairs = list(up.folders), []
+    for number in range(REPEATS):
+        name = names[number // 2 % len(names)]
+        prepare(up, name)
+        pairs.append(both(up, name, router_first=bool(number % 2)))
     return [ours for ours, _ in pairs], [theirs for _, theirs in pairs]
 
 
@@ -83,9 +96,9 @@ def measure() -> tuple[list[Row], dict[str, Any]]:
     rows: list[Row] = []
     series: dict[str, Any] = {}
     with sides(folders, resident=1) as up:
-        for what, how in (("0.5B Q8_0 warm swap-in", into_free_memory), ("0.5B Q8_0 warm swap for swap", in_anothers_place)):
+        for what, prepare in ((INTO_FREE, into_free_memory), (IN_PLACE, in_anothers_place)):
             console.print(f"  {what}, {REPEATS} times on each side in turn")
-            ours, theirs = repeat(up, how)
+            ours, theirs = repeat(up, prepare)
             rows += rows_of(what, ours, theirs)
             series[what] = {"windlass_s": ours, "router_s": theirs}
         series["breakdown"] = up.windlass.api.get("/performance")["recent_loads"][-REPEATS:]
@@ -93,10 +106,10 @@ def measure() -> tuple[list[Row], dict[str, Any]]:
     console.print("  the router alone, with what it does unless it is told otherwise")
     shipped = as_shipped(folders, argv, environ)
     series["router as shipped"] = shipped
-    return [
-        *rows,
-        Row(name="llama.cpp's router with flags of its own choice: swap-in", value=statistics.median(shipped), unit="s"),
-    ], series
+    ours_s, theirs_s = statistics.median(series[INTO_FREE]["windlass_s"]), statistics.median(shipped)
+    rows.append(Row(name=f"{INTO_FREE}: router with flags of its own choice", value=theirs_s, unit="s"))
+    rows.append(Row(name=f"{INTO_FREE}: ratio to the router with flags of its own choice", value=ours_s / theirs_s))
+    return rows, series
 
 
 def as_shipped(folders: Mapping[str, Path], worker_argv: Sequence[str], environ: Mapping[str, str]) -> list[float]:
