@@ -8,20 +8,16 @@ computed again, and what cannot be read is thrown away and computed again. The e
 
 import asyncio
 import contextlib
-import itertools
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 import structlog
 
 from controller import engines
-from controller.engines.base import KV_MOUNT
-from controller.errors import StoreError
+from controller.copies import Copies, Table
 from controller.host import Host
-from controller.probes import slots as worker_slots
-from controller.slots import LEAST_TOKENS, SILENT_TOKENS, Slot, Slots
+from controller.slots import SILENT_TOKENS, Slot, Slots
 from controller.spec import ApiPath, ModelName, ModelSpec, WorkerSpec
 from controller.state import LeaseId, RunId
 from controller.store.conversations import Conversations, Kept
@@ -31,10 +27,6 @@ log: Final = structlog.get_logger()
 
 LEAVING_S: Final = 2.0
 """The longest that a swap-out waits for conversations to be written."""
-SAVE_S: Final = 5.0
-RESTORE_S: Final = 10.0
-ERASE_S: Final = 2.0
-"""How long a worker may take for each; it may be in the middle of a pass over somebody's prompt."""
 TICK_S: Final = 0.5
 TIDY_S: Final = 60.0
 
@@ -48,41 +40,10 @@ class Seat:
 
 
 @dataclass(slots=True, kw_only=True)
-class Counts:
-    """What was done since the start; `unused` restores did nothing, as the engine's count shows, `failures` said so at once."""
-
-    saves: int = 0
-    restores: int = 0
-    restored_tokens: int = 0
-    reused_tokens: int = 0
-    unused: int = 0
-    failures: int = 0
-    last_save_s: float = 0.0
-    last_restore_s: float = 0.0
-
-
-@dataclass(slots=True, kw_only=True)
-class _Table:
-    """The slots of one run of one worker; whatever changes what is in them holds the lock."""
-
-    spec: WorkerSpec
-    model: ModelSpec
-    run: RunId
-    fingerprint: str
-    slots: Slots
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-    @property
-    def folder(self) -> Path:
-        """The worker's KV directory on the host."""
-        return next(Path(mount.source) for mount in self.spec.mounts if mount.target == KV_MOUNT)
-
-
-@dataclass(slots=True, kw_only=True)
 class _Seated:
     """A lease with a slot: whose, and how long its prompt is thought to be. `forget` is set when it must not be kept."""
 
-    table: _Table
+    table: Table
     talk: Talk
     prompt_tokens: int
     kept: Kept | None = None
@@ -94,24 +55,20 @@ class Talks:
     Seats leases. Every method is called from the pool's event loop.
 
     Attributes:
-        counts: what was done since the start.
+        copies: who writes and reads.
 
     """
 
     def __init__(self, *, store: Conversations | None, host: Host, clock: Callable[[], float]) -> None:
         """Without a *store*, nothing is kept; owners are told apart all the same."""
-        self.counts = Counts()
+        self.copies = Copies(store=store, clock=clock)
         self._store = store
         self._host = host
         self._clock = clock
-        self._tasks: asyncio.TaskGroup | None = None
         self._models: Mapping[ModelName, ModelSpec] = {}
-        self._tables: dict[ModelName, _Table] = {}
+        self._tables: dict[ModelName, Table] = {}
         self._seated: dict[LeaseId, _Seated] = {}
         self._doubtful: dict[ModelName, RunId] = {}
-        self._commits: dict[ModelName, set[asyncio.Task[None]]] = {}
-        self._token_bytes: dict[str, float] = {}
-        self._files = itertools.count(1)
 
     # Seats.
 
@@ -125,7 +82,7 @@ class Talks:
         seated = self._seated[lease] = _Seated(table=table, talk=talk, prompt_tokens=ask.prompt_tokens)
         if slot is None:
             return Seat(fields={"cache_prompt": False})
-        if table.lock.locked() or self._commits.get(model.name):
+        if table.lock.locked() or not self.copies.is_settled(model.name):
             return None
         slots = table.slots
         if not slots.is_ready(slot, talk) and not slots.work(slot, talk, kept_tokens=self._look_up(seated)).nothing:
@@ -139,7 +96,7 @@ class Talks:
         if seated is None:  # its caller has left
             return Seat()
         table, talk = seated.table, seated.talk
-        await self._committed(table.model.name)
+        await self.copies.settled(table.model.name)
         async with table.lock:
             slot = table.slots.of(lease)
             if slot is None:
@@ -148,10 +105,10 @@ class Talks:
             if work.save:
                 await self._save(table, slot)
             restored_tokens, sure = 0, True
-            if work.restore:
-                restored_tokens = await self._restore(table, slot, seated)
+            if work.restore and seated.kept is not None:
+                restored_tokens = await self.copies.restore(table, slot, seated.kept)
             if work.erase or (work.restore and not restored_tokens):
-                sure = await self._erase(table, slot)
+                sure = await self.copies.erase(table, slot)
             table.slots.settle(slot, talk, sure=sure, restored_tokens=restored_tokens)
         return Seat(slot=slot.number, fields={"id_slot": slot.number} | ({} if sure else {"cache_prompt": False}))
 
@@ -177,14 +134,14 @@ class Talks:
         if slot.restored_tokens and whole and report is not None and report.cached_tokens is not None:
             self._prove(seated, slot, report.cached_tokens)
         if seated.forget:
-            self._begin(self._erase_alone(seated.table, slot))
+            self.copies.begin(self._erase_alone(seated.table, slot))
 
     # Life.
 
     def adopt(self, runs: Mapping[ModelName, RunId], tasks: asyncio.TaskGroup) -> None:
         """Begin where these ran before: what is in their slots, nobody can tell. *tasks* do what nobody waits for."""
         self._doubtful.update(runs)
-        self._tasks = tasks
+        self.copies.attend(tasks)
 
     def register(self, models: Mapping[ModelName, ModelSpec]) -> None:
         """Throw away what was computed with weights, engines or switches that are no more."""
@@ -227,7 +184,7 @@ class Talks:
             "size_bytes": store.size_bytes if store else 0,
             "budget_bytes": store.limits.budget_bytes if store else 0,
         }
-        return kept | {name: round(value, 4) for name, value in asdict(self.counts).items()}
+        return kept | {name: round(value, 4) for name, value in asdict(self.copies.counts).items()}
 
     def of_owner(self, owner: str) -> list[Kept]:
         """Return an owner's conversations on the disk, the last used first."""
@@ -243,8 +200,8 @@ class Talks:
             talk: or the one that is listed under this.
 
         """
-        for model in list(self._commits):
-            await self._committed(model)
+        for model in self.copies.unsettled:
+            await self.copies.settled(model)
         wanted = set[str]()
         if owner is not None and self._store is not None:
             wanted = {self._store.talk(owner, name)} if name is not None else set()
@@ -264,68 +221,14 @@ class Talks:
                 erased += await self._forget_slot(table, slot, is_meant)
         return await self._forget_files(owner, wanted if one else None), erased
 
-    # What is done to slots; the table's lock is held.
-
-    async def _save(self, table: _Table, slot: Slot) -> None:
-        store, talk = self._store, slot.talk
-        if store is None or talk is None or self._fingerprint(table.model.name) != table.fingerprint:
-            return  # what a model that left or changed has computed is good for nothing
-        # Whatever comes of it: it is not tried again before the conversation has grown.
-        tokens, slot.saved_tokens = slot.tokens, slot.tokens
-        guess_bytes = int(tokens * self._token_bytes.get(table.fingerprint, 0.0))  # nobody knows before the first one
-        if reason := await asyncio.to_thread(store.refusal, guess_bytes):
-            log.info("conversation.not_kept", model=table.model.name, tokens=tokens, reason=reason)
-            return
-        written, began_s = table.folder / f"{slot.number}-{next(self._files)}.saving", self._clock()
-        try:
-            saved_tokens = await worker_slots.save(table.spec.socket, slot.number, written.name, timeout_s=SAVE_S)
-        except StoreError as exc:
-            self._failed("save", table, exc)
-            await asyncio.to_thread(_remove, written)
-            return
-        except BaseException:  # the time for it was over
-            _remove(written)
-            raise
-        slot.tokens = slot.saved_tokens = saved_tokens
-        self.counts.last_save_s = self._clock() - began_s
-        self._begin(self._commit(table, talk, written, saved_tokens), of=table.model.name)
-
-    async def _restore(self, table: _Table, slot: Slot, seated: _Seated) -> int:
-        store, kept = self._store, seated.kept
-        assert store is not None, "what is kept is in a store"
-        assert kept is not None, "only what is kept is restored"
-        lent, began_s = table.folder / f"{slot.number}-{next(self._files)}.restoring", self._clock()
-        try:
-            await asyncio.to_thread(store.lend, kept, lent)
-            tokens = await worker_slots.restore(table.spec.socket, slot.number, lent.name, timeout_s=RESTORE_S)
-        except StoreError as exc:
-            self._failed("restore", table, exc)
-            await asyncio.to_thread(store.drop, [kept.id])
-            return 0
-        finally:
-            _remove(lent)
-        self.counts.restores += 1
-        self.counts.restored_tokens += tokens
-        self.counts.last_restore_s = self._clock() - began_s
-        log.info("conversation.restored", model=table.model.name, tokens=tokens, took_s=round(self.counts.last_restore_s, 3))
-        return tokens
-
-    async def _erase(self, table: _Table, slot: Slot) -> bool:
-        try:
-            await worker_slots.erase(table.spec.socket, slot.number, timeout_s=ERASE_S)
-        except StoreError as exc:
-            self._failed("erase", table, exc)
-            return False
-        return True
-
     # Pieces of the above.
 
-    def _table(self, model: ModelSpec, spec: WorkerSpec, run: RunId) -> _Table:
+    def _table(self, model: ModelSpec, spec: WorkerSpec, run: RunId) -> Table:
         table = self._tables.get(model.name)
         if table is None or table.run != run:
             slots = Slots(model.parallel, known=self._doubtful.get(model.name) != run)
             fingerprint = self._host.kv_fingerprint(model)
-            table = _Table(spec=spec, model=model, run=run, fingerprint=fingerprint, slots=slots)
+            table = Table(spec=spec, model=model, run=run, fingerprint=fingerprint, slots=slots)
             self._tables[model.name] = table
         return table
 
@@ -347,62 +250,37 @@ class Talks:
         """Compare what was restored with what the engine has reused."""
         restored_tokens, slot.restored_tokens = slot.restored_tokens, 0
         if cached_tokens >= min(SILENT_TOKENS, restored_tokens):
-            self.counts.reused_tokens += cached_tokens
+            self.copies.counts.reused_tokens += cached_tokens
             slot.saved_tokens = min(restored_tokens, cached_tokens)
             return
-        self.counts.unused += 1
+        self.copies.counts.unused += 1
         slot.saved_tokens = 0
         model = seated.table.model.name
         log.warning("conversation.not_reused", model=model, restored_tokens=restored_tokens, cached_tokens=cached_tokens)
         if self._store is not None and seated.kept is not None:
-            self._begin(_aside(self._store.drop, [seated.kept.id]), of=model)
+            self.copies.begin(_aside(self._store.drop, [seated.kept.id]), of=model)
 
-    async def _save_resting(self, table: _Table) -> None:
+    async def _save_resting(self, table: Table) -> None:
         for slot in table.slots.due(self._clock()):
             async with table.lock:
                 if slot in table.slots.due(self._clock()):  # somebody may have come while we waited
                     await self._save(table, slot)
 
-    async def _commit(self, table: _Table, talk: Talk, written: Path, tokens: int) -> None:
-        """Take over what a worker has written."""
-        store, model = self._store, table.model.name
-        if store is None or tokens < LEAST_TOKENS:
-            await asyncio.to_thread(_remove, written)
-            return
-        try:
-            kept = await asyncio.to_thread(
-                lambda: store.keep(
-                    written,
-                    owner=talk.owner,
-                    name=talk.name,
-                    model=model,
-                    fingerprint=table.fingerprint,
-                    tokens=tokens,
-                    instead_of=talk.origin,
-                )
-            )
-        except StoreError as exc:
-            self._failed("keep", table, exc)
-            return
-        self._token_bytes[table.fingerprint] = kept.size_bytes / tokens
-        self.counts.saves += 1
-        log.info(
-            "conversation.saved",
-            model=model,
-            tokens=tokens,
-            size_bytes=kept.size_bytes,
-            took_s=round(self.counts.last_save_s, 3),
-        )
+    async def _save(self, table: Table, slot: Slot) -> None:
+        if (
+            self._fingerprint(table.model.name) == table.fingerprint
+        ):  # what one that left or changed has computed is good for nothing
+            await self.copies.save(table, slot)
 
-    async def _erase_alone(self, table: _Table, slot: Slot) -> None:
+    async def _erase_alone(self, table: Table, slot: Slot) -> None:
         async with table.lock:
             if slot.lease is None:
-                if await self._erase(table, slot):
+                if await self.copies.erase(table, slot):
                     slot.empty()
                 else:
                     slot.doubt()
 
-    async def _forget_slot(self, table: _Table, slot: Slot, is_meant: Callable[[Talk], bool]) -> int:
+    async def _forget_slot(self, table: Table, slot: Slot, is_meant: Callable[[Talk], bool]) -> int:
         if slot.talk is None or not is_meant(slot.talk):
             return 0
         if slot.lease is None:
@@ -419,41 +297,6 @@ class Talks:
         talks: list[str | None] = [None] if wanted is None else [*wanted]
         return await asyncio.to_thread(lambda: sum(store.forget(owner=owner, talk=talk) for talk in talks))
 
-    async def _committed(self, model: ModelName) -> None:
-        if commits := self._commits.get(model):
-            await asyncio.wait(commits)
-
-    def _begin(self, work: Coroutine[Any, Any, Any], *, of: ModelName | None = None) -> None:
-        assert self._tasks is not None, "nobody is seated before the pool runs"
-        task = self._tasks.create_task(_survived(work))
-        if of is not None:
-            commits = self._commits.setdefault(of, set())
-            commits.add(task)
-            task.add_done_callback(lambda done: self._ended(of, done))
-
-    def _ended(self, model: ModelName, task: "asyncio.Task[None]") -> None:
-        commits = self._commits.get(model, set())
-        commits.discard(task)
-        if not commits:
-            self._commits.pop(model, None)
-
-    def _failed(self, verb: str, table: _Table, error: StoreError) -> None:
-        self.counts.failures += 1
-        log.warning("conversation.failed", model=table.model.name, verb=verb, error=str(error))
-
-
-async def _survived(work: Coroutine[Any, Any, Any]) -> None:
-    """Keep what nobody waits for from ending the whole group."""
-    try:
-        await work
-    except Exception:
-        log.exception("conversation.task_failed")
-
 
 async def _aside(work: Callable[..., object], *arguments: object) -> None:
     await asyncio.to_thread(work, *arguments)
-
-
-def _remove(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        path.unlink(missing_ok=True)

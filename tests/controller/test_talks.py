@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
+from controller.copies import Counts
 from controller.slots import IDLE_S
 from controller.spec import ModelName, ModelSpec
 from controller.store.conversations import FOLDER, Limits
-from controller.talks import LEAVING_S, Counts
+from controller.talks import LEAVING_S
 from controller.wire import Granted, Refused, Renew, Talk
 from tests.controller.cells import Cells
 from tests.controller.rig import OWNER, Machine, Rig, model, reaches, running
@@ -40,7 +41,7 @@ class House:
     @property
     def counts(self) -> Counts:
         """What was done."""
-        return self.rig.pool.talks.counts
+        return self.rig.pool.talks.copies.counts
 
     @property
     def files(self) -> int:

@@ -75,7 +75,7 @@ def test_starts_fit_beside_all_that_is_observed(
     """What is started fits beside what runs, what is being stopped now and what was being stopped before."""
     _, workers, _, budget = fleet
     started = [a.model for a in diff(*fleet) if isinstance(a, Start)]
-    held = sum(w.memory_bytes for w in workers.values() if w.status is not Status.STOPPED)
+    held = sum(w.held_bytes for w in workers.values())
 
     assert all(workers[m].status is Status.STOPPED for m in started)
     assert not started or held + sum(workers[m].memory_bytes for m in started) <= budget
