@@ -7,6 +7,7 @@ progress is seen anyway; an engine that does not answer for a while ends nothing
 
 import asyncio
 import contextlib
+import json
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -227,7 +228,17 @@ class Workshop:
         if ended.cause is ExitCause.OUT_OF_MEMORY:
             return StepError(f"{step.title}: it needs more memory than its limit", out_of_memory=True)
         last = ticket.log[-1] if ticket.log else "it wrote nothing"
-        return StepError(f"{step.title}: ended with code {ended.code}: {last}")
+        return StepError(f"{step.title}: {told_reason(last) or f'ended with code {ended.code}: {last}'}")
+
+
+def told_reason(line: str) -> str:
+    """Return the reason that a step gave in its last line, if it gave one as the builder does; else nothing."""
+    try:
+        told = json.loads(line)
+    except ValueError:
+        return ""
+    reason = told.get("reason") if isinstance(told, dict) else None
+    return reason if isinstance(reason, str) else ""
 
 
 def check_wanted(ticket: Ticket | None) -> None:

@@ -351,11 +351,11 @@ async def test_what_needs_no_build_says_so(folder: Path, smithy: Smithy) -> None
 async def test_a_build_larger_than_the_budget_waits(folder: Path, smithy: Smithy) -> None:
     """It says how much it needs, and the models go on."""
     drop(folder, "m")
-    async with controller(folder, smithy, builds={"memory": "300MiB", "keep_free": 0}) as client:
+    async with controller(folder, smithy, builds={"memory": "250MiB", "keep_free": 0}) as client:
         await becomes(client, "m", "waiting")
         told = await row(client, "m")
 
-        assert "300 MiB of memory" in told["build"]["problem"]
+        assert "250 MiB of memory" in told["build"]["problem"]
         assert [] == smithy.begun
 
 
