@@ -22,6 +22,7 @@ TESTS: Final = (
     "scheduler_[!f]*",
     "scheduler_failures",
     "planner",
+    "readahead",
     "reconcile",
     "forecast",
     "whole_loop_machine",

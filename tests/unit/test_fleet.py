@@ -4,7 +4,7 @@ import pytest
 
 from controller.drivers.base import Container
 from controller.fleet import Fleet
-from controller.reconcile import Action, Create, Hold, Remove, Start, Stop
+from controller.reconcile import Action, Create, Hold, LetGo, Remove, Start, Stop
 from controller.spec import ModelName
 from controller.state import Exit, ExitCause, RunId, Status
 
@@ -134,3 +134,51 @@ def test_what_is_not_there_is_no_worker() -> None:
     assert {} == dict(world.workers())
     assert RunId("") == world.run(A)
     assert [] == world.ready()
+
+
+def test_what_is_held_has_not_begun() -> None:
+    """It takes nothing, nobody asks whether it answers, and its life begins when it is let go."""
+    world = fleet(shown(running=False, run="before", ended=KILLED))
+    world.begin(Hold(A), 1.0)
+    world.settle(A)
+    world.end_listing(world.begin_listing(), [shown(running=True)], held=[A])
+    held = world.workers()[A]
+
+    assert (Status.HELD, RunId("before"), 0) == (held.status, held.run, held.held_bytes)
+    assert [] == world.unready()
+
+    world.begin(LetGo(A), 2.0)
+
+    assert (Status.STARTING, RUN) == (world.workers()[A].status, world.workers()[A].run)
+    assert [(A, RUN)] == world.unready()
+
+    world.settle(A)
+    world.end_listing(world.begin_listing(), [shown(running=True)])
+
+    assert Status.STARTING is status(world)
+
+
+def test_what_is_held_is_known_after_a_restart() -> None:
+    """A new controller has seen nothing before, and takes it for what it is."""
+    world = Fleet()
+    world.end_listing(world.begin_listing(), [shown(running=True)], held=[A])
+
+    assert Status.HELD is status(world)
+
+    world.begin(Stop(A), 1.0)
+
+    assert Status.STOPPING is status(world)
+
+
+def test_memory_is_waited_for_after_the_end() -> None:
+    """That the engine shows it ended is not enough: until our stop has returned, what it held counts."""
+    world = fleet(shown(running=True))
+    world.begin(Stop(A), 1.0)
+    world.end_listing(world.begin_listing(), [shown(running=False, ended=KILLED)])
+
+    assert Status.STOPPING is status(world)
+
+    world.settle(A)
+    world.end_listing(world.begin_listing(), [shown(running=False, ended=KILLED)])
+
+    assert Status.STOPPED is status(world)
