@@ -10,10 +10,11 @@ from controller.state import ExitCause, LeaseId, RunId
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
-    """This caller may talk to the worker. `waited_s` is what it took, `bound_s` what had been promised at most."""
+    """This caller may talk to this worker of the model. `waited_s` is what it took, `bound_s` what had been promised at most."""
 
     lease: LeaseId
     model: ModelName
+    worker: ModelName
     run: RunId
     waited_s: float
     bound_s: float

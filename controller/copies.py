@@ -150,7 +150,7 @@ class Copies:
 
     async def _commit(self, table: Table, talk: Talk, written: Path, tokens: int) -> None:
         """Take over what a worker has written."""
-        store, model = self._store, table.model.name
+        store, model = self._store, table.model.served_name
         if store is None or tokens < LEAST_TOKENS:
             await asyncio.to_thread(_remove, written)
             return

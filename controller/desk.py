@@ -135,7 +135,8 @@ class Desk:
         rows = [
             reports.model_row(
                 spec,
-                worker=pool.workers.get(spec.name),
+                worker=pool.workers.get(next(iter(pool.scheduler.ready_workers(spec.name)), spec.name)),
+                ready=len(pool.scheduler.ready_workers(spec.name)),
                 record=pool.scheduler.record(spec.name),
                 measured=pool.meter.ledger.find(pool.host.ledger_key(spec)),
                 drift=pool.lookout.drift(spec.name),

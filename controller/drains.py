@@ -7,6 +7,7 @@ from typing import Final
 
 from controller.callers import Callers, Waiter
 from controller.planner import Resident
+from controller.replicas import model_of
 from controller.residency import Residency
 from controller.spec import ModelName
 
@@ -51,17 +52,19 @@ class Drains:
         """Return who must go for *claimant*."""
         return tuple(sorted(m for m, d in self.current.items() if d.claimant == claimant))
 
-    def lets_in(self, waiter: Waiter, now: float) -> bool:
-        """Whether this caller of a ready worker may still be served by it."""
-        if self._residency.is_outdated(waiter.model):
+    def lets_in(self, waiter: Waiter, worker: ModelName, now: float) -> bool:
+        """Whether this caller may still be served by this ready worker of its model."""
+        if self._residency.is_outdated(worker):
             return False
-        drain = self.current.get(waiter.model)
+        drain = self.current.get(worker)
         if drain is None:
             return True
+        if worker != self._residency.principal(waiter.model):
+            return False
         head = self._place_of(drain.claimant)
         if head is None or waiter.sequence < head:
             return True
-        record, rules = self._residency.record(waiter.model), self._residency.rules
+        record, rules = self._residency.record(worker), self._residency.rules
         assert record.ready_since_s is not None, "only a ready worker's callers are asked for"
         if waiter.sequence < max(drain.gate, record.gate):
             return now - max(drain.since_s, record.ready_since_s) < rules.quantum_s
@@ -72,7 +75,9 @@ class Drains:
         return [
             Resident(
                 model=model,
-                memory_bytes=self._residency.bytes_of(model),
+                memory_bytes=(charge := self._residency.charge(model)).total_bytes,
+                weights=charge.weights,
+                weights_bytes=charge.weights_bytes,
                 value=math.inf if self._residency.is_pinned(model) else self._residency.value(model, now),
                 busy=self._is_needed(model, place, now),
                 pinned=self._residency.is_pinned(model),
@@ -85,11 +90,11 @@ class Drains:
         """Somebody uses it, or has the right to before a caller who came as number *place*."""
         if self._residency.record(model).leases or self._residency.grace_s(model) > 0:
             return True
-        waiters = self._callers.of(model)
+        waiters = self._callers.of(model_of(model)) if self._residency.is_principal(model) else ()
         if not self._residency.is_ready(model):
             # What is only being loaded gives way to who comes before all callers: a shrunk budget may never let it start.
             return bool(waiters) and place != FIRST
-        return any(self.lets_in(w, now) or (place is not None and w.sequence < place) for w in waiters)
+        return any(self.lets_in(w, model, now) or (place is not None and w.sequence < place) for w in waiters)
 
     def _place_of(self, claimant: ModelName | None) -> int | None:
         """Return the place of a claim; none if all its callers have gone."""

@@ -43,6 +43,7 @@ class Line:
         resident: it is in memory and answers.
         busy: requests being served.
         gated: newcomers are held back, because it must go or be loaded anew.
+        replicas: how many workers of it serve callers now. All but one may go at any moment, so the bound counts on one.
 
     """
 
@@ -54,11 +55,12 @@ class Line:
     resident: bool
     busy: int
     gated: bool = False
+    replicas: int = 1
 
     @property
     def free(self) -> bool:
         """A caller who comes now is served at once."""
-        return self.resident and not self.gated and self.waiting == 0 and self.busy < self.parallel
+        return self.resident and not self.gated and self.waiting == 0 and self.busy < self.parallel * self.replicas
 
 
 def bound_s(
@@ -98,4 +100,4 @@ def eta_s(own: Line, others: Sequence[Line]) -> float:
 
 
 def _batches(line: Line) -> int:
-    return math.ceil((line.waiting + line.busy) / line.parallel)
+    return math.ceil((line.waiting + line.busy) / (line.parallel * line.replicas))

@@ -41,7 +41,8 @@ class Host:
         file would go on serving it.
         """
         spec = engines.find(model.engine).worker(model, self.site(model))
-        return replace(spec, env={**spec.env, WEIGHTS_VARIABLE: model.digest[:12]})
+        env = {**spec.env, WEIGHTS_VARIABLE: model.digest[:12]}
+        return replace(spec, env=env, weights=model.charge.weights, weights_bytes=model.charge.weights_bytes)
 
     def kv_fingerprint(self, model: ModelSpec) -> str:
         """Return what a saved conversation of *model* holds for here: with other weights, engine or switches it means nothing."""

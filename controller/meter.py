@@ -73,6 +73,11 @@ class Meter:
         self.ledger.saw_load(self._host.ledger_key(spec), load_s=load_s)
         return load_s
 
+    def usual_load_s(self, spec: ModelSpec) -> float:
+        """Return how long a load of this model takes on the average of the last ones: one load alone says little."""
+        measured = self.ledger.find(self._host.ledger_key(spec))
+        return measured.load_s if measured and measured.load_s else spec.load_s
+
     def stopped(self, worker: Worker) -> bool:
         """Note that a worker is not running; true if that is news and was asked for."""
         unload = self.swaps.departed(worker)

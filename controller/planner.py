@@ -1,9 +1,10 @@
 """Which workers must leave so that one more fits the memory budget. Pure: no clock, no log, no I/O."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from controller.charges import UNSHARED, Account, Charge, WeightsId, total_bytes
 from controller.spec import ModelName
 
 MAX_RESIDENTS: Final = 64
@@ -18,6 +19,8 @@ class Resident:
     Attributes:
         model: whose worker it is.
         memory_bytes: what it holds.
+        weights: the weights it maps; those that several map are in memory once.
+        weights_bytes: how much of what it holds those are.
         value: what keeping it is worth; the lowest goes first.
         busy: somebody uses it, or is about to by right of having come first.
         pinned: it never goes.
@@ -31,6 +34,13 @@ class Resident:
     busy: bool
     pinned: bool = False
     draining: bool = False
+    weights: WeightsId = UNSHARED
+    weights_bytes: int = 0
+
+    @property
+    def charge(self) -> Charge:
+        """What it takes from the budget."""
+        return Charge(total_bytes=self.memory_bytes, weights=self.weights, weights_bytes=self.weights_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,31 +76,39 @@ def plan(budget_bytes: int, residents: Sequence[Resident], want_bytes: int, *, p
     """
     pinned = [r for r in residents if r.pinned]
     excess_places = len(residents) + 1 - places
-    excess_bytes = sum(r.memory_bytes for r in residents) + want_bytes - budget_bytes
-    short_bytes = sum(r.memory_bytes for r in pinned) + want_bytes - budget_bytes
+    room_bytes = budget_bytes - want_bytes
+    short_bytes = _held_bytes(pinned) - room_bytes
     if short_bytes > 0 or len(pinned) >= places:
         return Refuse(max(0, short_bytes))
     idle = [r for r in residents if not r.pinned and not r.busy]
-    if excess_bytes <= sum(r.memory_bytes for r in idle) and excess_places <= len(idle):
-        return Start(_choose(idle, excess_bytes, excess_places))
-    return Wait(_choose([r for r in residents if not r.pinned], excess_bytes, excess_places))
+    staying = [r for r in residents if r.pinned or r.busy]
+    if _held_bytes(staying) <= room_bytes and excess_places <= len(idle):
+        return Start(_choose(idle, residents, room_bytes, excess_places))
+    return Wait(_choose([r for r in residents if not r.pinned], residents, room_bytes, excess_places))
 
 
-def _choose(candidates: Sequence[Resident], excess_bytes: int, excess_places: int) -> tuple[ModelName, ...]:
-    """Take the least valuable until enough is free, then give back, the most valuable first, what was not needed."""
+def _choose(
+    candidates: Sequence[Resident], residents: Sequence[Resident], room_bytes: int, excess_places: int
+) -> tuple[ModelName, ...]:
+    """Take the least valuable until what stays fits, then give back, the most valuable first, what was not needed."""
+    staying = Account(r.charge for r in residents)
     chosen: list[Resident] = []
     for resident in sorted(candidates, key=_order):
-        if excess_bytes <= 0 and excess_places <= 0:
+        if staying.total_bytes <= room_bytes and excess_places <= 0:
             break
         chosen.append(resident)
-        excess_bytes -= resident.memory_bytes
+        staying.remove(resident.charge)
         excess_places -= 1
     for resident in sorted(chosen, key=_order, reverse=True):
-        if excess_bytes + resident.memory_bytes <= 0 and excess_places + 1 <= 0:
+        if staying.total_bytes + staying.cost_bytes(resident.charge) <= room_bytes and excess_places + 1 <= 0:
             chosen.remove(resident)
-            excess_bytes += resident.memory_bytes
+            staying.add(resident.charge)
             excess_places += 1
     return tuple(r.model for r in chosen)
+
+
+def _held_bytes(residents: Iterable[Resident]) -> int:
+    return total_bytes(r.charge for r in residents)
 
 
 def _order(resident: Resident) -> tuple[bool, bool, float, str]:

@@ -29,11 +29,12 @@ from controller.probes.memory import Supply, read_supply
 from controller.probes.notices import Notices
 from controller.readahead import LoadPlan
 from controller.reconcile import Action, Hold, LetGo, Start, Stop, diff, prepare
+from controller.replicas import expand, model_of
 from controller.router import Candidate, choose, unknown_model
 from controller.scheduler import Answer, Grant, Notice, Refusal, Revocation, Rules, Scheduler
 from controller.shortlist import Shortlist
 from controller.spec import ModelName, ModelSpec, WorkerSpec
-from controller.state import ExitCause, LeaseId, RunId, Status, Worker
+from controller.state import ExitCause, Lease, LeaseId, RunId, Status, Worker
 from controller.store.conversations import Conversations
 from controller.talks import Seat, Talks
 from controller.wire import Acquire, Ask, Granted, Loading, Message, Queued, Refused, Release, Renew, Revoked, Route
@@ -106,6 +107,7 @@ class Pool:
         self.scheduler = Scheduler(rules, {}, {}, clock())
         self.models: Mapping[ModelName, ModelSpec] = {}
         self.workers: Mapping[ModelName, Worker] = {}
+        self._described: Mapping[ModelName, ModelSpec] = {}
         self.budget = Budget(rules.budget_bytes)
         self.why_absent: Callable[[str], RefusedError | None] = lambda _: None
         guard = Guard(budget_bytes=rules.budget_bytes, floor_bytes=floor_bytes)
@@ -135,7 +137,7 @@ class Pool:
                 await self._crew.look()
                 self.workers = self.fleet.workers()
                 self.talks.adopt({model: worker.run for model, worker in self.workers.items()}, tasks)
-                self.scheduler = Scheduler(self._rules, self.models, self.workers, self.clock())
+                self.scheduler = Scheduler(self._rules, self._described, self.workers, self.clock())
                 await self.lookout.look()
                 self._outdate()
                 self._adopted.set()
@@ -157,11 +159,12 @@ class Pool:
 
     def register(self, models: Mapping[ModelName, ModelSpec]) -> None:
         """Take the catalog as it is now."""
-        self.models = self._crew.models = models
+        self.models, self._described = models, expand(models)
         self._shortlist = Shortlist(models)
-        self._specs = self._crew.specs = WorkerSpecs(models, self.host)
-        self.scheduler.register(models)
-        self.talks.register(models)
+        self._crew.models = self._described
+        self._specs = self._crew.specs = WorkerSpecs(self._described, self.host)
+        self.scheduler.register(self._described)
+        self.talks.register(self._described)
         self._outdate()
         self.look_again()
 
@@ -205,7 +208,7 @@ class Pool:
         held = self.scheduler.leases.get(lease)
         if held is not None and (held.model, held.run) == (model, run):  # its old connection is lost, and we do not know yet
             self._callers[lease].listener = listener
-            listener.send(self._granted(Grant(lease=lease, model=model, run=run, waited_s=0.0, bound_s=0.0), None, Seat()))
+            listener.send(self._granted(_again(held), None, Seat()))
             return
         if self._is_taken(lease, listener):
             return
@@ -214,9 +217,10 @@ class Pool:
             listener.send(Refused(id=message.id, reason=Reason.WORKER_FAILED, message=text))
             return
         self._callers[lease] = Caller(listener=listener, granted_s=self.clock())
-        if model in self.models:
-            self.talks.resume(lease, self.models[model], self._specs[model], message)
-        listener.send(self._granted(Grant(lease=lease, model=model, run=run, waited_s=0.0, bound_s=0.0), None, Seat()))
+        held = self.scheduler.leases[lease]
+        if held.worker in self._described:
+            self.talks.resume(lease, self._described[held.worker], self._specs[held.worker], message)
+        listener.send(self._granted(_again(held), None, Seat()))
 
     def release(self, message: Release, listener: Listener) -> None:
         """Take a lease back, or let a waiting caller go; what is over already, or another's, stays as it is."""
@@ -231,7 +235,7 @@ class Pool:
         if held is not None:
             spec = self.models.get(held.model)
             self.meter.served(spec, held.model, message, waited_s=caller.waited_s, total_s=total_s)
-        if held is None or not self.scheduler.is_settled(held.model):
+        if held is None or not self.scheduler.is_settled(held.worker):
             self.look_again()
 
     def leave(self, listener: Listener) -> None:
@@ -295,7 +299,7 @@ class Pool:
         began_s = self.clock()
         self._deliver(self.scheduler.unload(model, force=force))
         self.look_again()
-        while self.held_bytes(model) and model not in self.scheduler.desired:  # noqa: ASYNC110  # the engine says when
+        while self.held_bytes(model) and not self.scheduler.is_wanted(model):  # noqa: ASYNC110  # the engine says when
             await asyncio.sleep(MEMORY_POLL_S)
         return self.clock() - began_s
 
@@ -328,14 +332,12 @@ class Pool:
         return self._crew.engine_away
 
     def held_bytes(self, model: ModelName) -> int:
-        """Return what a model's worker takes from the budget now."""
-        worker = self.fleet.workers().get(model)
-        return worker.held_bytes if worker else 0
+        """Return what a model's workers hold now, each for itself."""
+        return sum(worker.held_bytes for name, worker in self.fleet.workers().items() if model_of(name) == model)
 
     def is_resident(self, model: ModelName) -> bool:
         """Say whether a model is in memory and answers."""
-        worker = self.workers.get(model)
-        return model in self.scheduler.desired and worker is not None and worker.status is Status.READY
+        return bool(self.scheduler.ready_workers(model))
 
     # What the crew says.
 
@@ -361,8 +363,8 @@ class Pool:
 
     def worker_ready(self, model: ModelName, notices: Notices) -> None:
         """Note the time, and learn how long this model's load takes."""
-        if (spec := self.models.get(model)) is not None and (load_s := self.meter.ready(spec, notices)) is not None:
-            self.scheduler.loaded(model, load_s)
+        if (spec := self._described.get(model)) is not None and self.meter.ready(spec, notices) is not None:
+            self.scheduler.loaded(model, self.meter.usual_load_s(spec))
 
     def private_bytes(self, model: ModelName) -> int:
         """Return what a worker holds that only its end gives back, as last sampled; 0 if it never was."""
@@ -412,7 +414,7 @@ class Pool:
 
     def _may_hold(self, model: ModelName) -> bool:
         """Say whether its container may be started before there is room: once for each decision, and if its image knows how."""
-        return model not in self._held_once and engines.find(self.models[model].engine).can_be_held
+        return model not in self._held_once and engines.find(self._described[model].engine).can_be_held
 
     def _act(self, desired: frozenset[ModelName], arriving: Sequence[ModelName], tasks: asyncio.TaskGroup, now: float) -> None:
         actions = diff(desired, self.workers, self._specs, self.budget_bytes, arriving=arriving, may_hold=self._may_hold)
@@ -446,7 +448,7 @@ class Pool:
             if worker.status is not Status.STOPPED or self.meter.stopped(worker):
                 continue
             if model in self.scheduler.desired and worker.exit and worker.run != self.scheduler.record(model).run_before:
-                self.meter.failed(worker, self.models.get(model))
+                self.meter.failed(worker, self._described.get(model))
 
     def _deliver(self, answers: Iterable[Answer]) -> None:
         for answer in answers:
@@ -472,9 +474,9 @@ class Pool:
     def _grant(self, grant: Grant, caller: Caller) -> None:
         """Tell a caller that it is its turn, as soon as the right conversation is in its slot."""
         caller.waited_s, caller.granted_s = grant.waited_s, self.clock()
-        model, seat = self.models.get(grant.model), Seat()
+        model, seat = self._described.get(grant.worker), Seat()
         if caller.ask is not None and model is not None:
-            made = self.talks.seat(grant.lease, model, self._specs[grant.model], grant.run, caller.ask)
+            made = self.talks.seat(grant.lease, model, self._specs[grant.worker], grant.run, caller.ask)
             if made is None:
                 assert self._tasks is not None, "nothing is granted before the pool runs"
                 caller.preparing = True
@@ -502,7 +504,7 @@ class Pool:
         self.meter.served(spec, revocation.model, report, waited_s=caller.waited_s, total_s=total_s)
 
     def _granted(self, grant: Grant, route: Route | None, seat: Seat) -> Granted:
-        spec = self._specs.get(grant.model)
+        spec = self._specs.get(grant.worker)
         return Granted(
             id=grant.lease,
             model=grant.model,
@@ -569,6 +571,11 @@ class _Waiting:
             self.answered.set_result(None)
         elif isinstance(message, Refused):
             self.answered.set_exception(RefusedError(message.reason, message.message, retry_after_s=message.retry_after_s))
+
+
+def _again(held: Lease) -> Grant:
+    """Grant once more what is held already."""
+    return Grant(lease=held.lease, model=held.model, worker=held.worker, run=held.run, waited_s=0.0, bound_s=0.0)
 
 
 def _message(answer: Notice | Refusal | Revocation) -> Message:

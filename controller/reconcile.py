@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Final
 
+from controller.charges import Account, Charge
 from controller.spec import ModelName, WorkerSpec
 from controller.state import Status, Worker
 
@@ -83,13 +84,14 @@ def diff(
     surplus = max(0, len(workers) - len(outdated) + len(missing) - MAX_CONTAINERS)
     actions += [Remove(m) for m in spare[:surplus]]
     actions += [Create(m) for m in missing[: len(missing) - max(0, surplus - len(spare))]]
-    held_bytes = sum(w.held_bytes for w in workers.values())
+    held = Account(_charge(w, specs) for w in workers.values() if w.held_bytes)
     for model in sorted(desired):
         worker = workers.get(model)
         if worker is None or worker.status not in (Status.STOPPED, Status.HELD) or _is_outdated(model, worker, specs):
             continue
-        if held_bytes + worker.memory_bytes <= budget_bytes:
-            held_bytes += worker.memory_bytes
+        charge = _charge(worker, specs)
+        if held.total_bytes + held.cost_bytes(charge) <= budget_bytes:
+            held.add(charge)
             actions.append(Start(model) if worker.status is Status.STOPPED else LetGo(model))
     coming = {action.model for action in actions if isinstance(action, Start | LetGo)}
     for model in dict.fromkeys((*sorted(desired), *arriving)):
@@ -110,6 +112,15 @@ def prepare(
     if len(workers) >= MAX_CONTAINERS:
         return None
     return next((Create(m) for m in specs if m not in workers and m not in without), None)
+
+
+def _charge(worker: Worker, specs: Mapping[ModelName, WorkerSpec]) -> Charge:
+    """Return what a worker takes; it shares its weights only if it is known to be made from today's description."""
+    spec = specs.get(worker.model)
+    if spec is None or spec.spec_hash != worker.spec_hash:
+        return Charge(total_bytes=worker.memory_bytes)
+    shared_bytes = min(spec.weights_bytes, worker.memory_bytes)
+    return Charge(total_bytes=worker.memory_bytes, weights=spec.weights, weights_bytes=shared_bytes)
 
 
 def _must_stop(

@@ -128,8 +128,9 @@ def model_row(
     measured: Measured | None,
     now: float,
     drift: Drift | None = None,
+    ready: int = 0,
 ) -> dict[str, Any]:
-    """Describe one registered model for `/models`."""
+    """Describe one registered model, `ready` workers of which answer, for `/models`."""
     resting = record is not None and record.resting and now < record.retry_at_s
     ended = record.last_exit if record else None
     return {
@@ -149,6 +150,8 @@ def model_row(
         "drift": asdict(drift) if drift else None,
         "context_tokens": spec.context_tokens,
         "parallel": spec.parallel,
+        "replicas": spec.replicas,
+        "replicas_ready": ready,
         "parameters": spec.parameters,
         "load_s": round(record.load_s if record else spec.load_s, 3),
         "load_worst_s": round(measured.load_worst_s, 3) if measured and measured.load_worst_s else None,

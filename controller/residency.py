@@ -6,10 +6,13 @@ with Greedy-Dual-Size-Frequency Caching*, HP Labs, 1998).
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Final
 
+from controller.charges import Charge, total_bytes
 from controller.planner import MAX_RESIDENTS
 from controller.records import Record, Records
+from controller.replicas import model_of, names
 from controller.rules import Rules
 from controller.spec import ModelName, ModelSpec, Tier
 from controller.state import NEVER_RAN, RunId, Status, Worker
@@ -112,7 +115,7 @@ class Residency:
     @property
     def committed_bytes(self) -> int:
         """What the desired workers take from the budget."""
-        return sum(self.bytes_of(m) for m in self.desired)
+        return total_bytes(map(self.charge, self.desired))
 
     def record(self, model: ModelName) -> Record:
         """Return what is remembered of a model."""
@@ -134,11 +137,30 @@ class Residency:
             return self.workers[model].memory_bytes
         return self.specs[model].footprint.total_bytes if model in self.specs else 0
 
-    def fits(self, want_bytes: int, *, without: Iterable[ModelName] = ()) -> bool:
-        """Whether there is room beside all desired workers but those."""
+    def charge(self, model: ModelName) -> Charge:
+        """Return what a worker takes or would take; it shares its weights with whoever was made from the same description."""
+        spec, size_bytes = self.specs.get(model), self.bytes_of(model)
+        if spec is None or self.is_outdated(model):
+            return Charge(total_bytes=size_bytes)
+        return replace(spec.charge, total_bytes=size_bytes, weights_bytes=min(spec.charge.weights_bytes, size_bytes))
+
+    def fits(self, model: ModelName, *, without: Iterable[ModelName] = ()) -> bool:
+        """Whether there is room for this one beside all desired workers but those."""
         staying = self.desired - set(without)
-        held_bytes = sum(self.bytes_of(m) for m in staying)
-        return held_bytes + want_bytes <= self.rules.budget_bytes and len(staying) < MAX_RESIDENTS
+        held_bytes = total_bytes(map(self.charge, {*staying, model}))
+        return held_bytes <= self.rules.budget_bytes and len(staying) < MAX_RESIDENTS
+
+    def workers_of(self, model: ModelName) -> tuple[ModelName, ...]:
+        """Return the workers of a model that are to be in memory, the principal first."""
+        return tuple(name for name in names(model, self.specs) if name in self.desired)
+
+    def principal(self, model: ModelName) -> ModelName | None:
+        """Return which worker of a model its waiting callers keep in memory."""
+        return next(iter(self.workers_of(model)), None)
+
+    def is_principal(self, worker: ModelName) -> bool:
+        """It is the worker that its model's waiting callers keep in memory."""
+        return self.principal(model_of(worker)) == worker
 
     def is_gone(self, model: ModelName) -> bool:
         """Nothing of it takes memory, ours or not; a container that is held before its engine begins may wait for us."""
@@ -149,6 +171,10 @@ class Residency:
         """It is wanted, and answers."""
         worker = self.workers.get(model)
         return model in self.desired and worker is not None and worker.status is Status.READY
+
+    def is_served(self, model: ModelName) -> bool:
+        """Some worker of it is wanted, and answers."""
+        return any(map(self.is_ready, self.workers_of(model)))
 
     def is_running(self, model: ModelName, run: RunId) -> bool:
         """It is wanted, and this run of it is up."""

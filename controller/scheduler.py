@@ -16,6 +16,8 @@ The rules, in the order they apply:
    quantum at most, then nobody.
 5. Younger claimants go ahead where they fit beside what the older ones have reserved; behind one who cannot reserve, nobody does.
 6. Who has left comes back only when its worker is gone: so what a desired worker does is what became of this decision.
+7. A model may have several workers. Where its callers wait and memory is free, one more is loaded; a caller is sent to the one
+   that serves the fewest. Only the first of them is kept for callers that wait, so that the others are in nobody's way.
 """
 
 import math
@@ -31,6 +33,7 @@ from controller.errors import Reason, RefusedError
 from controller.forecast import Line, bound_s, eta_s
 from controller.planner import MAX_RESIDENTS, Plan, Refuse, Resident, Start, Wait, plan
 from controller.records import Record
+from controller.replicas import model_of, names
 from controller.residency import RUNNING, Residency
 from controller.rules import Rules
 from controller.spec import ModelName, ModelSpec
@@ -121,20 +124,22 @@ class Scheduler:
 
     def renew(self, lease: LeaseId, model: ModelName, run: RunId, now: float) -> bool:
         """Take back a lease that was granted before a restart; false if its worker is not there any more."""
-        if not self._residency.is_running(model, run):
+        worker = next((w for w in self._inside(model) if self._residency.is_running(w, run)), None)
+        if worker is None:
             return False
-        self._hold(lease, model, run, now)
+        self._hold(lease, model, worker, run, now)
         return True
 
     def release(self, lease: LeaseId, now: float, *, served_s: float | None = None) -> None:
         """Let a caller go, queued or served. `served_s` says that it was answered to the end, and how long that took."""
         if self._callers.remove(lease) or (held := self.leases.pop(lease, None)) is None:
             return
-        record = self.record(held.model)
+        record = self.record(held.worker)
         record.leases.discard(lease)
         record.last_used_s = now
         if served_s is not None:
-            record.serve(served_s)
+            for name in {held.worker, held.model}:
+                self.record(name).serve(served_s)
 
     def unload(self, model: ModelName, *, force: bool) -> list[Answer]:
         """
@@ -145,22 +150,22 @@ class Scheduler:
 
         """
         self._check_unknown(model)
-        record = self.record(model)
+        inside = self._inside(model)
         if not force and self._residency.is_pinned(model):
             raise refusals.pinned(model)
-        if not force and record.leases:
-            raise refusals.busy(model, len(record.leases))
-        if not force and (grace_s := self._residency.grace_s(model)) > 0:
+        if not force and (callers := sum(len(self.record(w).leases) for w in inside)):
+            raise refusals.busy(model, callers)
+        if not force and (grace_s := max((self._residency.grace_s(w) for w in inside), default=0.0)) > 0:
             raise refusals.adopted(model, grace_s)
         self._residency.renounce(model)
-        return self._cut(model, "unloaded")
+        return [answer for worker in inside for answer in self._cut(worker, "unloaded")]
 
-    def sacrifice(self, model: ModelName) -> list[Answer]:
+    def sacrifice(self, worker: ModelName) -> list[Answer]:
         """End a worker whoever uses it: the box runs out of memory."""
-        return self._cut(model, "memory_short")
+        return self._cut(worker, "memory_short")
 
     def loaded(self, model: ModelName, load_s: float) -> None:
-        """Learn how long a load took."""
+        """Learn how long a load of this worker usually takes."""
         self.record(model).load_s = load_s
 
     # What the pool asks.
@@ -192,13 +197,21 @@ class Scheduler:
 
     @property
     def desired(self) -> Set[ModelName]:
-        """The models that are to be in memory."""
+        """The workers that are to be in memory: models, and replicas by names of their own."""
         return self._residency.desired
 
     @property
     def waiting(self) -> int:
         """Callers in the queue."""
         return len(self._callers)
+
+    def is_wanted(self, model: ModelName) -> bool:
+        """Say whether any worker of this model is to be in memory."""
+        return bool(self._inside(model))
+
+    def ready_workers(self, model: ModelName) -> list[ModelName]:
+        """Return the workers of this model that are wanted and answer."""
+        return [worker for worker in self._residency.workers_of(model) if self._residency.is_ready(worker)]
 
     def has_callers(self, model: ModelName) -> bool:
         """Say whether somebody waits for this model."""
@@ -226,7 +239,7 @@ class Scheduler:
             position=position,
             eta_s=eta_s(own, others),
             bound_s=max(0.0, waiter.bound_s - (now - waiter.since_s)),
-            loading=waiter.model in self.desired and not self._residency.is_ready(waiter.model),
+            loading=not self._residency.is_served(waiter.model) and self._residency.principal(waiter.model) is not None,
             evicting=self._drains.of(waiter.model),
         )
 
@@ -236,7 +249,7 @@ class Scheduler:
 
     def preview(self, model: ModelName, now: float) -> Plan:
         """Say what loading *model* now would do to the others, and do nothing."""
-        if model in self.desired:
+        if self._residency.workers_of(model):
             return Start()
         return plan(self.rules.budget_bytes, self._drains.residents(model, None, now), self._residency.bytes_of(model))
 
@@ -251,6 +264,7 @@ class Scheduler:
         self._let_go(now)
         answers += self._grant(now)
         answers += self._admit(now)
+        self._multiply(now)
         self._wish(now)
         answers += [self.notice(waiter, position, now) for position, waiter in self._callers.to_tell(now)]
         return answers
@@ -261,29 +275,35 @@ class Scheduler:
 
         A caller who finds a resident model with a free place need not wait for the next one.
         """
-        if not self._residency.is_ready(model):
+        ready = self.ready_workers(model)
+        if not ready:
             return []
         answers: list[Answer] = []
-        record, run = self.record(model), self._residency.workers[model].run
         for waiter in sorted(self._callers.of(model), key=lambda w: self._serving_order(w, now)):
+            worker = ready[0]
             if not waiter.load_only:
-                if len(record.leases) >= self._residency.specs[model].parallel or not self._drains.lets_in(waiter, now):
+                free = [w for w in ready if self._has_place(w) and self._drains.lets_in(waiter, w, now)]
+                if not free:
                     continue
-                self._hold(waiter.lease, model, run, now)
+                worker = min(free, key=lambda w: len(self.record(w).leases))
+                self._hold(waiter.lease, model, worker, self._residency.workers[worker].run, now)
             self._callers.remove(waiter.lease)
-            answers.append(Grant(lease=waiter.lease, model=model, run=run, waited_s=now - waiter.since_s, bound_s=waiter.bound_s))
+            run, waited_s = self._residency.workers[worker].run, now - waiter.since_s
+            answers.append(
+                Grant(lease=waiter.lease, model=model, worker=worker, run=run, waited_s=waited_s, bound_s=waiter.bound_s)
+            )
         return answers
 
-    def is_settled(self, model: ModelName) -> bool:
-        """Say whether a lease of *model* that ends changes nothing: nobody waits, and nothing has to leave."""
-        gated = self._residency.is_outdated(model) or model not in self._residency.specs
+    def is_settled(self, worker: ModelName) -> bool:
+        """Say whether a lease of *worker* that ends changes nothing: nobody waits, and nothing has to leave."""
+        gated = self._residency.is_outdated(worker) or worker not in self._residency.specs
         return not (gated or self._callers or self._drains.current)
 
     # One turn, step by step.
 
     def _end_leases(self, now: float) -> Iterator[Answer]:
         for lease in list(self.leases.values()):
-            worker = self._residency.workers.get(lease.model)
+            worker = self._residency.workers.get(lease.worker)
             cause: ExitCause | Literal["time_limit", "removed"] = "removed"
             detail = ""
             if worker is not None and worker.run == lease.run:
@@ -309,13 +329,14 @@ class Scheduler:
                 answers += self._count_failure(model, worker.exit, now)
         return answers
 
-    def _count_failure(self, model: ModelName, ended: Exit, now: float) -> list[Answer]:
-        if model in self.desired:
+    def _count_failure(self, worker: ModelName, ended: Exit, now: float) -> list[Answer]:
+        model = model_of(worker)
+        if worker in self.desired and worker == model:
             self._residency.lose(model)
-        self._leave(model)
-        record = self.record(model)
+        self._leave(worker)
+        record = self.record(worker)
         record.fail(ended, now, backoff_s=self.rules.backoff_s, max_failures=self.rules.max_failures)
-        if not record.resting:
+        if not record.resting or worker != model or self._residency.workers_of(model):
             return []
         return self._refuse_all(model, Reason.WORKER_FAILED, record.why_resting(model), retry_after_s=record.retry_at_s - now)
 
@@ -337,7 +358,7 @@ class Scheduler:
             if self.record(model).leases or self._residency.grace_s(model) > 0:
                 continue
             changed = model not in self._residency.specs or self._residency.is_outdated(model)
-            if changed or (self._residency.is_cold(model, now) and not self.has_callers(model)):
+            if changed or (self._residency.is_cold(model, now) and not self.has_callers(model_of(model))):
                 self._leave(model)
 
     def _grant(self, now: float) -> list[Answer]:
@@ -360,7 +381,7 @@ class Scheduler:
                 case Refuse():
                     answers += self._refuse_all(model, Reason.NEVER_FITS, str(self._never_fits(model)))
                     continue
-                case Start(evict=victims) if self._residency.fits(want_bytes, without=victims):
+                case Start(evict=victims) if self._residency.fits(model, without=victims):
                     self._evict(victims, now)
                     if self._residency.is_gone(model):
                         self._residency.enter(model, now)
@@ -389,21 +410,37 @@ class Scheduler:
         self._evict(answer.evict, now)
         return {}
 
+    def _multiply(self, now: float) -> None:
+        """Load one more worker of a model whose callers wait, where memory is free and no model has to come first."""
+        if self._drains.current or self._claims(now):
+            return
+        for model in self._callers.models():
+            inside = self._residency.workers_of(model)
+            if not inside or not all(map(self._residency.is_ready, inside)):
+                continue
+            spare = (name for name in names(model, self._residency.specs) if name not in inside)
+            for name in spare:
+                may_come = self._residency.is_gone(name) and now >= self.record(name).retry_at_s
+                if may_come and self._residency.fits(name):
+                    self._residency.enter(name, now)
+                    break
+
     def _wish(self, now: float) -> None:
         """Load small models, and those that failed, where they fit while nobody waits; pinned ones do not wish, they claim."""
         if self._callers:
             return
         for model in self._residency.missing(pinned=False):
             may_come = self._residency.is_gone(model) and now >= self.record(model).retry_at_s
-            if may_come and self._residency.fits(self._residency.bytes_of(model)):
+            if may_come and self._residency.fits(model):
                 self._residency.enter(model, now)
 
     # What the steps do.
 
-    def _hold(self, lease: LeaseId, model: ModelName, run: RunId, now: float) -> None:
-        self._residency.call(model, now)
-        self.record(model).leases.add(lease)
-        self.leases[lease] = Lease(lease=lease, model=model, run=run, since_s=now, limit_s=self.rules.request_limit_s)
+    def _hold(self, lease: LeaseId, model: ModelName, worker: ModelName, run: RunId, now: float) -> None:
+        self._residency.call(worker, now)
+        self.record(worker).leases.add(lease)
+        limit_s = self.rules.request_limit_s
+        self.leases[lease] = Lease(lease=lease, model=model, worker=worker, run=run, since_s=now, limit_s=limit_s)
 
     def _evict(self, victims: Iterable[ModelName], now: float) -> None:
         for victim in victims:
@@ -414,14 +451,14 @@ class Scheduler:
         self._residency.leave(model)
         self._drains.current.pop(model, None)
 
-    def _cut(self, model: ModelName, cause: Literal["unloaded", "memory_short"]) -> list[Answer]:
-        """Take the leases of a model from whoever holds them, and let it go."""
-        held = self.record(model).leases
-        answers: list[Answer] = [Revocation(lease=lease, model=model, cause=cause) for lease in sorted(held)]
+    def _cut(self, worker: ModelName, cause: Literal["unloaded", "memory_short"]) -> list[Answer]:
+        """Take the leases of a worker from whoever holds them, and let it go."""
+        held = self.record(worker).leases
+        answers: list[Answer] = [Revocation(lease=lease, model=model_of(worker), cause=cause) for lease in sorted(held)]
         for lease in held:
             del self.leases[lease]
         held.clear()
-        self._leave(model)
+        self._leave(worker)
         return answers
 
     # Refusals.
@@ -433,10 +470,12 @@ class Scheduler:
         return [Refusal(lease=w.lease, reason=reason, message=text, retry_after_s=retry_after_s) for w in waiters]
 
     def _check_unknown(self, model: ModelName) -> None:
-        if model not in self._residency.specs:
+        if model not in self._residency.specs or model != model_of(model):
             raise refusals.unknown(model)
 
     def _check_hopeless(self, model: ModelName, now: float) -> None:
+        if self._residency.workers_of(model):
+            return
         record = self.record(model)
         if record.resting and now < record.retry_at_s:
             raise refusals.resting(model, record, now)
@@ -458,32 +497,44 @@ class Scheduler:
 
     # Questions.
 
+    def _inside(self, model: ModelName) -> list[ModelName]:
+        """Return all workers of a model that are wanted, those included that it should not have any more."""
+        return sorted(worker for worker in self.desired if model_of(worker) == model)
+
+    def _has_place(self, worker: ModelName) -> bool:
+        return len(self.record(worker).leases) < self._residency.specs[worker].parallel
+
     def _claims(self, now: float) -> list[tuple[ModelName, int]]:
         """Return who wants to come, with the place of its oldest caller: pinned models, then the oldest first."""
         pinned = [(m, FIRST) for m in self._residency.missing(pinned=True)]
-        heads = ((self._callers.of(m)[0].sequence, m) for m in self._callers.models() if m not in self.desired)
+        heads = ((self._callers.of(m)[0].sequence, m) for m in self._callers.models() if not self._residency.workers_of(m))
         claims = [*pinned, *((m, sequence) for sequence, m in sorted(heads) if (m, FIRST) not in pinned)]
         return [(m, sequence) for m, sequence in claims if now >= self.record(m).retry_at_s]
 
     def _serving_order(self, waiter: Waiter, now: float) -> tuple[bool, int]:
         """Sort interactive callers first; but a batch caller not for longer than it must, and not where its model has to go."""
-        steps_back = waiter.batch and waiter.model not in self._drains
+        steps_back = waiter.batch and self._residency.principal(waiter.model) not in self._drains
         return (steps_back and now - waiter.since_s < self.rules.batch_patience_s, waiter.sequence)
 
     def _lines(self, model: ModelName, *, before: int | None = None) -> tuple[Line, tuple[Line, ...]]:
         """Return what is in the way of a caller of *model* who came as number *before*, or comes now."""
-        involved = {*self._callers.models(), *self.desired, *self._residency.missing(pinned=True)} - {model}
+        involved = {*self._callers.models(), *self.desired, *self._residency.missing(pinned=True)}
+        involved -= {model, *names(model, self._residency.specs)}
         return self._line(model, before), tuple(self._line(m, before) for m in sorted(involved))
 
     def _line(self, model: ModelName, before: int | None) -> Line:
         record, spec = self.record(model), self._residency.specs.get(model)
+        inside = self._residency.workers_of(model)
+        ready = self.ready_workers(model)
+        serving = [w for w in ready if w not in self._drains and not self._residency.is_outdated(w)]
         return Line(
             model=model,
             waiting=self._callers.count_before(model, before),
             parallel=spec.parallel if spec else 1,
             load_s=record.load_s,
             service_s=record.service_s,
-            resident=self._residency.is_ready(model),
-            busy=len(record.leases),
-            gated=model in self._drains or self._residency.is_outdated(model),
+            resident=bool(ready),
+            busy=sum(len(self.record(w).leases) for w in inside),
+            gated=not serving,
+            replicas=max(1, len(serving)),
         )

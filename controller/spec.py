@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
 from typing import Final, NewType
 
+from controller.charges import UNSHARED, Charge, WeightsId
+
 ModelName = NewType("ModelName", str)
 
 WORKER_UID: Final = 64001
@@ -94,6 +96,8 @@ class ModelSpec:
         chat: it has a chat template.
         lora: adapters applied to the weights, relative to the folder.
         options: the engine's options for this model alone, by name.
+        replicas: how many workers it may have at once.
+        replica_of: whose further worker this describes; `None` for a model.
         description: a sentence for people, from `model.toml`.
 
     """
@@ -118,7 +122,21 @@ class ModelSpec:
     parameters: int = 0
     lora: tuple[PurePosixPath, ...] = ()
     options: tuple[tuple[str, str | int | bool], ...] = ()
+    replicas: int = 1
+    replica_of: ModelName | None = None
     description: str = ""
+
+    @property
+    def served_name(self) -> ModelName:
+        """The name callers use, which replicas share."""
+        return self.replica_of or self.name
+
+    @property
+    def charge(self) -> Charge:
+        """What its worker takes from the budget; whoever maps the same weights shares them."""
+        weights = WeightsId(f"{self.folder}:{self.digest}") if self.footprint.weights_bytes else UNSHARED
+        mapped_bytes = min(self.footprint.weights_bytes, self.footprint.total_bytes)
+        return Charge(total_bytes=self.footprint.total_bytes, weights=weights, weights_bytes=mapped_bytes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +146,9 @@ class Mount:
     source: PurePosixPath
     target: PurePosixPath
     read_only: bool
+
+
+_NOT_HASHED: Final = ("memory_bytes", "weights", "weights_bytes", "spec_hash")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +164,8 @@ class WorkerSpec:
         mounts: the model read-only, the run directory and the KV directory read-write.
         memory_bytes: the limit of the container, swap included, and what the budget is charged.
         socket: where its HTTP socket appears on the host.
+        weights: which weights it maps, for those who share them; like the memory, for the budget alone.
+        weights_bytes: how much of the memory those are.
         devices: GPU request, empty for none.
         pids_limit: processes and threads it may have.
 
@@ -154,13 +177,15 @@ class WorkerSpec:
     mounts: tuple[Mount, ...]
     memory_bytes: int
     socket: PurePosixPath
+    weights: WeightsId = UNSHARED
+    weights_bytes: int = 0
     env: Mapping[str, str] = field(default_factory=dict)
     devices: tuple[str, ...] = ()
     pids_limit: int = 256
 
     spec_hash: str = field(default="", init=False, repr=False, compare=False)
     """
-    Twelve hex digits that change when anything above does, but for the memory, which has a label of its own.
+    Twelve hex digits that change when anything above does, but for the memory, which has a label of its own, and what is shared.
 
     A running worker with another hash is replaced; one that only has another limit keeps it until it stops. Every turn of the
     controller compares it, so it is computed once.
@@ -168,7 +193,7 @@ class WorkerSpec:
 
     def __post_init__(self) -> None:
         """Compute the hash."""
-        parts = {key: value for key, value in asdict(self).items() if key not in ("memory_bytes", "spec_hash")}
+        parts = {key: value for key, value in asdict(self).items() if key not in _NOT_HASHED}
         digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
         object.__setattr__(self, "spec_hash", digest[:12])
 

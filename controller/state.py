@@ -89,10 +89,11 @@ class Worker:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
-    """One caller's right to talk to one worker."""
+    """One caller's right to talk to one worker of a model: its own, or a replica."""
 
     lease: LeaseId
     model: ModelName
+    worker: ModelName
     run: RunId
     since_s: float
     limit_s: float

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from controller.drivers.base import EngineInfo
+from controller.replicas import SEPARATOR
 from controller.spec import (
     GROUP_GID,
     LABEL_BUILD,
@@ -44,8 +45,12 @@ Body = dict[str, object]
 
 
 def container_name(owner: str, model: ModelName) -> str:
-    """Return the name of a model's container; it is for people, the labels decide whose container it is."""
-    return f"{owner}-{model}"
+    """
+    Return the name of a model's container; it is for people, the labels decide whose container it is.
+
+    Docker allows no tilde in it. What stands for it here, no model's name has.
+    """
+    return f"{owner}-{model.replace(SEPARATOR, '.R')}"
 
 
 def container_body(spec: WorkerSpec, *, owner: str, engine: EngineInfo) -> Body:

@@ -102,7 +102,7 @@ def worker_mounts(model: ModelSpec, site: Site) -> tuple[Mount, ...]:
     return (
         Mount(source=model.folder, target=MODEL_MOUNT, read_only=True),
         Mount(source=site.run_root / model.name, target=RUN_MOUNT, read_only=False),
-        Mount(source=site.kv_root / model.name, target=KV_MOUNT, read_only=False),
+        Mount(source=site.kv_root / model.served_name, target=KV_MOUNT, read_only=False),
     )
 
 

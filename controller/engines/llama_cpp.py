@@ -163,7 +163,7 @@ def _argv(model: ModelSpec, site: Site) -> tuple[str, ...]:
     return (
         *("--host", str(RUN_MOUNT / SOCKET_NAME)),
         *("--model", str(MODEL_MOUNT / model.weights)),
-        *("--alias", model.name),
+        *("--alias", model.served_name),
         *(("--lora", ",".join(str(MODEL_MOUNT / adapter) for adapter in model.lora)) if model.lora else ()),
         *("--ctx-size", str(_aligned(model.context_tokens) * model.parallel)),
         *("--parallel", str(model.parallel)),

@@ -117,7 +117,7 @@ class Transformers:
             argv=(
                 *("--socket", str(RUN_MOUNT / SOCKET_NAME)),
                 *("--model", str(MODEL_MOUNT)),
-                *("--model-name", model.name),
+                *("--model-name", model.served_name),
                 *("--context-tokens", str(model.context_tokens)),
                 *("--parallel", str(model.parallel)),
                 *("--threads", str(site.threads)),

@@ -229,6 +229,8 @@ class ModelRow(TypedDict):
     drift: DriftStatus | None
     context_tokens: int
     parallel: int
+    replicas: int
+    replicas_ready: int
     parameters: int
     load_s: float
     load_worst_s: float | None

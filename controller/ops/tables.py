@@ -89,7 +89,7 @@ def models_table(models: Sequence[ModelRow]) -> Table:
     for model in sorted(models, key=lambda one: one["name"]):
         table.add_row(
             escape(model["name"]),
-            colored(model["state"]) + (" (pinned)" if model["pinned"] else ""),
+            colored(model["state"]) + _replicas(model) + (" (pinned)" if model["pinned"] else ""),
             escape(model["engine"]),
             escape(model["tier"]),
             f"{format_bytes(model['footprint_bytes'])} {_SOURCES.get(model['footprint_source'], '')}".rstrip(),
@@ -101,6 +101,10 @@ def models_table(models: Sequence[ModelRow]) -> Table:
             escape(", ".join(model["tags"])) or _NOTHING,
         )
     return table
+
+
+def _replicas(model: ModelRow) -> str:
+    return f" {model['replicas_ready']}/{model['replicas']}" if model["replicas"] > 1 else ""
 
 
 _SOURCES: Final[Mapping[str, str]] = {"estimate": "(est.)", "override": "(set)"}

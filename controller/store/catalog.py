@@ -332,6 +332,7 @@ class Scanner:
             digest=found.digest,
             context_tokens=found.context_tokens,
             parallel=manifest.parallel,
+            replicas=manifest.replicas,
             footprint=resolve(
                 found.estimate, override_bytes=manifest.memory, measured=measured, context_tokens=found.context_tokens
             ),

@@ -59,6 +59,8 @@ class Manifest(BaseModel):
     """Tokens of prompt and answer together, for one caller; by default what the model was trained for, at most 4096."""
     parallel: int = Field(default=1, ge=1, le=64, strict=True)
     """Callers it serves at once; each has a context of its own."""
+    replicas: int = Field(default=1, ge=1, le=8, strict=True)
+    """Workers it may have at once: further ones are loaded while callers wait and memory is free, and share its weights."""
     pinned: bool = Field(default=False, strict=True)
     """Never evict it, and load it at start."""
     priority: int = Field(default=0, ge=-100, le=100, strict=True)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from controller.errors import RefusedError
+from controller.replicas import model_of
 from controller.scheduler import Grant
 from controller.spec import ModelName
 from controller.state import LeaseId, Status
@@ -89,7 +90,7 @@ class Clockwork:
             for model in self.world.with_status(status):
                 if (model, status) not in self._coming:
                     self._coming.add((model, status))
-                    self._at(self.elapsed_s + (self.load_s[model] if what == "ready" else STOP_S), what, model)
+                    self._at(self.elapsed_s + (self.load_s[model_of(model)] if what == "ready" else STOP_S), what, model)
         for grant in self.world.grants[self._heard :]:
             self._at(self.elapsed_s + self._asked[grant.lease][0].service_s, "finish", grant.lease)
         self._heard = len(self.world.grants)

@@ -8,8 +8,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
+from controller.charges import UNSHARED, WeightsId
 from controller.errors import RefusedError
 from controller.reconcile import MAX_CONTAINERS, Action, Create, Hold, LetGo, Remove, Start, Stop, diff
+from controller.replicas import expand, model_of
 from controller.scheduler import Answer, Grant, Notice, Refusal, Revocation, Rules, Scheduler
 from controller.spec import ApiPath, Footprint, FootprintSource, ModelName, ModelSpec, Tier, WorkerSpec
 from controller.state import NEVER_RAN, Exit, ExitCause, LeaseId, RunId, Status, Worker
@@ -29,6 +31,8 @@ def model_spec(
     tier: Tier = Tier.MEDIUM,
     priority: int = 0,
     version: int = 0,
+    replicas: int = 1,
+    private: int = 0,
 ) -> ModelSpec:
     """Make a model; the sizes of tests are whole bytes."""
     return ModelSpec(
@@ -37,15 +41,19 @@ def model_spec(
         folder=PurePosixPath(f"/models/{name}"),
         weights=PurePosixPath("weights"),
         weights_bytes=size,
-        digest=f"{name}-{version}",
+        # Where several workers map the weights, other bytes are other weights; a footprint alone may be corrected.
+        digest=f"{name}-{version}" if replicas == 1 else f"{name}.{size - private}-{version}",
         context_tokens=1024,
         parallel=parallel,
-        footprint=Footprint(total_bytes=size, weights_bytes=size, private_bytes=0, source=FootprintSource.ESTIMATE),
+        footprint=Footprint(
+            total_bytes=size, weights_bytes=size - private, private_bytes=private, source=FootprintSource.ESTIMATE
+        ),
         load_s=load_s,
         api_paths=frozenset({ApiPath.CHAT}),
         tier=tier,
         pinned=pinned,
         priority=priority,
+        replicas=replicas,
     )
 
 
@@ -58,6 +66,8 @@ def worker_spec(model: ModelSpec) -> WorkerSpec:
         mounts=(),
         memory_bytes=model.footprint.total_bytes,
         socket=PurePosixPath(f"/run/{model.name}/worker.sock"),
+        weights=model.charge.weights,
+        weights_bytes=model.charge.weights_bytes,
     )
 
 
@@ -73,6 +83,8 @@ class Container:
 
     memory_bytes: int
     spec_hash: str
+    weights: WeightsId = UNSHARED
+    weights_bytes: int = 0
     status: Status = Status.STOPPED
     run: RunId = NEVER_RAN
     exit: Exit | None = None
@@ -95,6 +107,7 @@ class Held:
     """A lease a caller holds."""
 
     model: ModelName
+    worker: ModelName
     run: RunId
     since_s: float
 
@@ -105,7 +118,8 @@ class World:
     def __init__(self, rules: Rules, specs: Iterable[ModelSpec]) -> None:
         """Start with no container and nobody asking."""
         self.rules = rules
-        self.specs: dict[ModelName, ModelSpec] = {s.name: s for s in specs}
+        self.models: dict[ModelName, ModelSpec] = {s.name: s for s in specs}
+        self.specs: Mapping[ModelName, ModelSpec] = expand(self.models)
         self.now = 1000.0
         self.engine: dict[ModelName, Container] = {}
         self.seen: dict[ModelName, Worker] = {}
@@ -189,7 +203,7 @@ class World:
         if self.scheduler.desired - before:
             assert self.scheduler.committed_bytes <= self.rules.budget_bytes, "desired does not fit"
         assert set(self.scheduler.leases) == set(self.held), "the core and the callers disagree about who holds a lease"
-        assert {h.model for h in self.held.values()} <= self.scheduler.desired, "somebody uses what is not wanted"
+        assert {h.worker for h in self.held.values()} <= self.scheduler.desired, "somebody uses what is not wanted"
         arriving = self.scheduler.arriving
         self.held_once &= {*arriving, *self.scheduler.desired}
         actions = diff(
@@ -237,7 +251,8 @@ class World:
 
     def register(self, specs: Iterable[ModelSpec]) -> None:
         """Change the catalog."""
-        self.specs = {s.name: s for s in specs}
+        self.models = {s.name: s for s in specs}
+        self.specs = expand(self.models)
         self.scheduler.register(self.specs)
         described = self.worker_specs()
         self.scheduler.outdate(m for m, w in self.seen.items() if m in described and described[m].spec_hash != w.spec_hash)
@@ -275,7 +290,9 @@ class World:
     @property
     def held_bytes(self) -> int:
         """Memory that is really taken."""
-        return sum(c.held_bytes for c in self.engine.values())
+        running = [c for c in self.engine.values() if c.held_bytes]
+        private_bytes = sum(c.memory_bytes - c.weights_bytes for c in running)
+        return private_bytes + sum({c.weights: c.weights_bytes for c in running}.values())
 
     def take_effect(self, model: ModelName) -> None:
         """A start that is under way starts the process."""
@@ -329,13 +346,14 @@ class World:
                     assert answer.eta_s >= 0
                     assert answer.bound_s >= 0
                     self.notices[answer.lease] = answer
-        for model in {h.model for h in self.held.values()} & {a.model for a in answers if isinstance(a, Grant)}:
-            holders = sum(1 for h in self.held.values() if h.model == model)
-            assert holders <= self.specs[model].parallel, "more callers than the worker serves at once"
+        for name in {h.worker for h in self.held.values()} & {a.worker for a in answers if isinstance(a, Grant)}:
+            holders = sum(1 for h in self.held.values() if h.worker == name)
+            assert holders <= self.specs[name].parallel, "more callers than the worker serves at once"
 
     def _take_grant(self, grant: Grant) -> None:
         assert self.waiting.pop(grant.lease, None) == grant.model, "granted to whom nobody knows, or another model"
-        shown = self.seen[grant.model]
+        assert model_of(grant.worker) == grant.model, "granted on a worker of another model"
+        shown = self.seen[grant.worker]
         assert shown.status is Status.READY, "granted on a worker that is not ready"
         assert shown.run == grant.run, "granted on a run that is not there"
         assert grant.waited_s >= 0
@@ -343,7 +361,7 @@ class World:
         if grant.lease in self.load_only:
             self.load_only.discard(grant.lease)
             return
-        self.held[grant.lease] = Held(model=grant.model, run=grant.run, since_s=self.now)
+        self.held[grant.lease] = Held(model=grant.model, worker=grant.worker, run=grant.run, since_s=self.now)
 
     def _perform(self, action: Action) -> None:
         model, shown = action.model, self.seen.get(action.model)
@@ -351,7 +369,13 @@ class World:
         match action:
             case Create():
                 spec = worker_spec(self.specs[model])
-                self.engine.setdefault(model, Container(memory_bytes=spec.memory_bytes, spec_hash=spec.spec_hash))
+                container = Container(
+                    memory_bytes=spec.memory_bytes,
+                    spec_hash=spec.spec_hash,
+                    weights=spec.weights or WeightsId(f"of {model} alone"),
+                    weights_bytes=spec.weights_bytes,
+                )
+                self.engine.setdefault(model, container)
                 assert len(self.engine) <= MAX_CONTAINERS
             case Start():
                 self._start(model, container)
@@ -394,7 +418,7 @@ class World:
 
     def _stop(self, shown: Worker, container: Container | None) -> None:
         leases = (*self.held.values(), *self.orphans.values())
-        assert not any((h.model, h.run) == (shown.model, shown.run) for h in leases), "stopped in use"
+        assert not any((h.worker, h.run) == (shown.model, shown.run) for h in leases), "stopped in use"
         if container is not None and container.status is not Status.STOPPED:
             container.status = Status.STOPPING
         elif container is not None:

@@ -43,16 +43,19 @@ MUTANTS = (
     Mutant(
         "pinned workers are drained", "planner", "_choose([r for r in residents if not r.pinned],", "_choose(list(residents),"
     ),
-    Mutant(
-        "the wanted one weighs nothing", "planner", "for r in residents) + want_bytes - budget", "for r in residents) - budget"
-    ),
+    Mutant("the wanted one weighs nothing", "planner", "room_bytes = budget_bytes - want_bytes", "room_bytes = budget_bytes"),
     Mutant("refused when it just fits", "planner", "if short_bytes > 0 or", "if short_bytes >= 0 or"),
-    Mutant("nothing is given back", "planner", "if excess_bytes + resident.memory_bytes <= 0 and", "if False and"),
+    Mutant(
+        "nothing is given back",
+        "planner",
+        "if staying.total_bytes + staying.cost_bytes(resident.charge) <= room_bytes and",
+        "if False and",
+    ),
     Mutant(
         "one too few is freed",
         "planner",
-        "if excess_bytes <= 0 and excess_places <= 0:",
-        "if excess_bytes <= 1 and excess_places <= 0:",
+        "if staying.total_bytes <= room_bytes and excess_places <= 0:",
+        "if staying.total_bytes <= room_bytes + 1 and excess_places <= 0:",
     ),
     Mutant("places are not counted", "planner", "len(residents) + 1 - places", "0"),
     Mutant("one place too many", "planner", "len(residents) + 1 - places", "len(residents) - places"),
@@ -68,10 +71,10 @@ MUTANTS = (
     Mutant(
         "stopping memory is forgotten",
         "reconcile",
-        "held_bytes = sum(w.held_bytes for",
-        "held_bytes = sum(w.held_bytes * (w.status is not Status.STOPPING) for",
+        "for w in workers.values() if w.held_bytes)",
+        "for w in workers.values() if w.held_bytes and w.status is not Status.STOPPING)",
     ),
-    Mutant("what is started is not added up", "reconcile", "            held_bytes += worker.memory_bytes\n", ""),
+    Mutant("what is started is not added up", "reconcile", "            held.add(charge)\n", ""),
     Mutant("a desired worker is stopped", "reconcile", "return model not in desired and worker", "return worker"),
     Mutant("a loading worker is never stopped", "reconcile", "in (Status.STARTING, Status.READY)", "in (Status.READY,)"),
     Mutant(
@@ -89,8 +92,8 @@ MUTANTS = (
     Mutant(
         "what is held is let go without room",
         "reconcile",
-        "if held_bytes + worker.memory_bytes <= budget_bytes:",
-        "if held_bytes + worker.memory_bytes <= budget_bytes or worker.status is Status.HELD:",
+        "if held.total_bytes + held.cost_bytes(charge) <= budget_bytes:",
+        "if held.total_bytes + held.cost_bytes(charge) <= budget_bytes or worker.status is Status.HELD:",
     ),
     Mutant(
         "what is held for nobody stays",
@@ -158,7 +161,7 @@ MUTANTS = (
     Mutant(
         "outdated workers go on serving",
         "drains",
-        "        if self._residency.is_outdated(waiter.model):\n            return False\n",
+        "        if self._residency.is_outdated(worker):\n            return False\n",
         "",
     ),
     Mutant("older callers do not keep a worker", "drains", " or (place is not None and w.sequence < place)", ""),
@@ -231,10 +234,15 @@ MUTANTS = (
     Mutant(
         "one caller too many",
         "scheduler",
-        "len(record.leases) >= self._residency.specs[model].parallel",
-        "len(record.leases) > self._residency.specs[model].parallel",
+        "len(self.record(worker).leases) < self._residency.specs[worker].parallel",
+        "len(self.record(worker).leases) <= self._residency.specs[worker].parallel",
     ),
-    Mutant("who still loads serves", "scheduler", "        if not self._residency.is_ready(model):\n            return []\n", ""),
+    Mutant(
+        "who still loads serves",
+        "scheduler",
+        "self._residency.workers_of(model) if self._residency.is_ready(worker)]",
+        "self._residency.workers_of(model)]",
+    ),
     Mutant(
         "a drain hangs on no lease", "scheduler", "(gated or self._callers or self._drains.current)", "(gated or self._callers)"
     ),
@@ -247,23 +255,31 @@ MUTANTS = (
     Mutant(
         "what was removed stays",
         "scheduler",
-        " or model not in self._residency.specs\n        return not",
+        " or worker not in self._residency.specs\n        return not",
         "\n        return not",
     ),
     Mutant(
         "what is outdated stays",
         "scheduler",
-        "gated = self._residency.is_outdated(model) or model not in",
-        "gated = model not in",
+        "gated = self._residency.is_outdated(worker) or worker not in",
+        "gated = worker not in",
     ),
-    Mutant("the gate is not asked", "scheduler", " or not self._drains.lets_in(waiter, now):", ":"),
+    Mutant("the gate is not asked", "scheduler", " and self._drains.lets_in(waiter, w, now)]", "]"),
     Mutant(
         "batch callers starve", "scheduler", "steps_back and now - waiter.since_s < self.rules.batch_patience_s", "steps_back"
     ),
     Mutant(
-        "batch callers step back in a drain", "scheduler", "waiter.batch and waiter.model not in self._drains", "waiter.batch"
+        "batch callers step back in a drain",
+        "scheduler",
+        "waiter.batch and self._residency.principal(waiter.model) not in self._drains",
+        "waiter.batch",
     ),
-    Mutant("batch callers do not step back", "scheduler", "waiter.batch and waiter.model not in self._drains", "False"),
+    Mutant(
+        "batch callers do not step back",
+        "scheduler",
+        "waiter.batch and self._residency.principal(waiter.model) not in self._drains",
+        "False",
+    ),
     Mutant("the reservation is skipped", "scheduler", "            coming.append(Resident(", "            (Resident("),
     Mutant("what goes is planned with again", "scheduler", " if r.model not in going]", "]"),
     Mutant(
@@ -278,7 +294,7 @@ MUTANTS = (
         "                case Refuse() if coming:\n                    break\n",
         "",
     ),
-    Mutant("an eviction that is not enough", "scheduler", " if self._residency.fits(want_bytes, without=victims):", ":"),
+    Mutant("an eviction that is not enough", "scheduler", " if self._residency.fits(model, without=victims):", ":"),
     Mutant(
         "the youngest claims first",
         "scheduler",
@@ -330,8 +346,64 @@ MUTANTS = (
     Mutant(
         "all that failed is wished for",
         "scheduler",
-        "        if model in self.desired:\n            self._residency.lose",
-        "        if True:\n            self._residency.lose",
+        "if worker in self.desired and worker == model:",
+        "if worker == model:",
+    ),
+    # charges and replicas
+    Mutant("shared weights count twice", "charges", "(charge.weights_bytes if self._mapping[charge.weights] else 0)", "0"),
+    Mutant(
+        "the last to leave leaves its weights",
+        "charges",
+        "            self._mapping[charge.weights] -= 1\n",
+        "            pass\n",
+    ),
+    Mutant(
+        "strangers share",
+        "charges",
+        "        if charge.weights != UNSHARED:\n            self._mapping[charge.weights] += 1",
+        "        self._mapping[charge.weights] += 1",
+    ),
+    Mutant("replicas are pinned", "replicas", ", pinned=False, tier", ", tier"),
+    Mutant("one replica too few", "replicas", "range(1, count + 1)", "range(1, max(2, count))"),
+    Mutant("replicas have tiers", "replicas", ", tier=Tier.LARGE)", ")"),
+    Mutant(
+        "a replica comes before a model that has to", "scheduler", "if self._drains.current or self._claims(now):", "if False:"
+    ),
+    Mutant(
+        "replicas come all at once",
+        "scheduler",
+        "if not inside or not all(map(self._residency.is_ready, inside)):",
+        "if not inside:",
+    ),
+    Mutant("replicas come without memory", "scheduler", "may_come and self._residency.fits(name):", "may_come:"),
+    Mutant("the first worker gets all", "scheduler", "min(free, key=lambda w: len(self.record(w).leases))", "free[0]"),
+    Mutant("waiting callers keep all replicas", "drains", " if self._residency.is_principal(model) else ()", ""),
+    Mutant(
+        "a replica that must go serves on",
+        "drains",
+        "        if worker != self._residency.principal(waiter.model):\n            return False\n",
+        "",
+    ),
+    Mutant(
+        "a dead replica is mourned", "scheduler", "if worker in self.desired and worker == model:", "if worker in self.desired:"
+    ),
+    Mutant(
+        "one dead worker is a dead model",
+        "scheduler",
+        " or self._residency.workers_of(model):\n            return []\n        return self._refuse",
+        ":\n            return []\n        return self._refuse",
+    ),
+    Mutant(
+        "strangers start as replicas",
+        "reconcile",
+        "if spec is None or spec.spec_hash != worker.spec_hash:\n        return Charge",
+        "if spec is None:\n        return Charge",
+    ),
+    Mutant(
+        "the bound counts on all replicas",
+        "forecast",
+        "callers / (line.parallel * per_turn)",
+        "callers / (line.parallel * line.replicas * per_turn)",
     ),
     Mutant("what was waited before is forgotten", "scheduler", "since_s=now - waited_s", "since_s=now"),
     Mutant("the queue has no limit", "scheduler", "if self.waiting >= self.rules.queue_limit:", "if False:"),

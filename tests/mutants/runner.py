@@ -23,6 +23,7 @@ TESTS: Final = (
     "scheduler_failures",
     "planner",
     "readahead",
+    "charges",
     "reconcile",
     "forecast",
     "whole_loop_machine",

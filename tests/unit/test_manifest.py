@@ -18,6 +18,7 @@ tier = "small"
 tags = ["code", "german"]
 context = 2048
 parallel = 2
+replicas = 3
 pinned = true
 priority = 5
 memory = "1.5GiB"
@@ -49,6 +50,7 @@ def test_everything_can_be_said(tmp_path: Path) -> None:
         tags=("code", "german"),
         context=2048,
         parallel=2,
+        replicas=3,
         pinned=True,
         priority=5,
         memory=1_610_612_736,

@@ -8,6 +8,7 @@ from itertools import combinations
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from controller.charges import WeightsId
 from controller.planner import Refuse, Resident, Start, Wait, plan
 from controller.spec import ModelName
 
@@ -20,17 +21,26 @@ def resident(name: str, size: int = 1, *, value: float = 0.0, **flags: bool) -> 
     return Resident(model=ModelName(name), memory_bytes=size, value=value, busy=busy, **flags)
 
 
+def held(*residents: Resident) -> int:
+    """Add up what is private, and each weights file once."""
+    shared = {r.weights: r.weights_bytes for r in residents if r.weights}
+    return sum(r.memory_bytes - (r.weights_bytes if r.weights else 0) for r in residents) + sum(shared.values())
+
+
 @st.composite
 def worlds(draw: st.DrawFn) -> World:
     """Make a budget, a number of places, residents within both, and what is wanted."""
     budget, places = draw(st.integers(1, 64)), draw(st.integers(1, 7))
+    mapped = {name: draw(st.integers(0, 12)) for name in ("v", "w")}
     residents: list[Resident] = []
     for i in range(draw(st.integers(0, places - 1))):
-        size = draw(st.integers(0, 24))
-        if sum(r.memory_bytes for r in residents) + size > budget:
-            break
         flags = {flag: draw(st.booleans()) for flag in ("busy", "pinned", "draining")}
-        residents.append(resident(f"m{i}", size, value=draw(st.integers(0, 3)), **flags))
+        one = resident(f"m{i}", draw(st.integers(0, 24)), value=draw(st.integers(0, 3)), **flags)
+        if (weights := draw(st.sampled_from(["", "", "v", "w"]))) and mapped[weights] <= one.memory_bytes:
+            one = replace(one, weights=WeightsId(weights), weights_bytes=mapped[weights])
+        if held(*residents, one) > budget:
+            break
+        residents.append(one)
     crowded = draw(st.booleans())
     return budget, len(residents) if crowded and residents else places, residents, draw(st.integers(0, 70))
 
@@ -39,7 +49,7 @@ def fits(world: World, without: tuple[Resident, ...]) -> bool:
     """Whether the wanted one fits once these are gone."""
     budget, places, residents, want = world
     staying = [r for r in residents if r not in without]
-    return sum(r.memory_bytes for r in staying) + want <= budget and len(staying) + 1 <= places
+    return held(*staying) + want <= budget and len(staying) + 1 <= places
 
 
 def ways(world: World, *, busy_too: bool) -> Iterator[tuple[Resident, ...]]:

@@ -27,7 +27,14 @@ def crowds(draw: st.DrawFn) -> Clockwork:
     """Make a small box and clients that ask as much as they can, with the worst durations that are allowed."""
     sizes = draw(st.lists(st.integers(1, 4), min_size=2, max_size=4))
     specs = [
-        model_spec(name, size=size, parallel=draw(st.integers(1, 2)), load_s=draw(st.sampled_from([0.5, 5.0])))
+        model_spec(
+            name,
+            size=size,
+            parallel=draw(st.integers(1, 2)),
+            load_s=draw(st.sampled_from([0.5, 5.0])),
+            replicas=draw(st.sampled_from([1, 1, 3])),
+            private=draw(st.integers(0, 1)),
+        )
         for name, size in zip(NAMES, sizes, strict=False)
     ]
     rules = Rules(

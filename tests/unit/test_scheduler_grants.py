@@ -34,7 +34,7 @@ def test_a_grant_tells_the_wait_and_what_was_promised() -> None:
     grant = world.grants[0]
 
     assert grant == Grant(
-        lease=lease, model=A, run=world.engine[A].run, waited_s=4.0, bound_s=110.0 + 2.0 * LOAD_SLACK + LOAD_MARGIN_S
+        lease=lease, model=A, worker=A, run=world.engine[A].run, waited_s=4.0, bound_s=110.0 + 2.0 * LOAD_SLACK + LOAD_MARGIN_S
     )
     assert world.scheduler.leases[lease].since_s == world.now
     assert world.scheduler.leases[lease].limit_s == 100.0

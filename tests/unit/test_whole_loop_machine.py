@@ -30,6 +30,8 @@ specs = st.builds(
     tier=st.sampled_from(Tier),
     priority=st.integers(-1, 1),
     version=st.integers(0, 2),
+    replicas=st.sampled_from([1, 1, 2, 3]),
+    private=st.integers(0, 1),
 )
 
 
@@ -44,6 +46,8 @@ def renamed(spec: ModelSpec, name: str) -> ModelSpec:
         tier=spec.tier,
         priority=spec.priority,
         version=int(spec.digest.rpartition("-")[2]),
+        replicas=spec.replicas,
+        private=spec.footprint.private_bytes,
     )
 
 
@@ -219,7 +223,7 @@ class Appliance(RuleBasedStateMachine):
     def _answer_everybody(self) -> None:
         """Whoever waits now is answered, though everybody who is served asks again at once, and for other models too."""
         world = self.world
-        for model in world.specs:
+        for model in world.models:
             world.ask(model)
         old = set(world.waiting)
         for number in range(400):
