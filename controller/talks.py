@@ -267,9 +267,8 @@ class Talks:
                     await self._save(table, slot)
 
     async def _save(self, table: Table, slot: Slot) -> None:
-        if (
-            self._fingerprint(table.model.name) == table.fingerprint
-        ):  # what one that left or changed has computed is good for nothing
+        # What a model that has left or changed has computed is good for nothing.
+        if self._fingerprint(table.model.name) == table.fingerprint:
             await self.copies.save(table, slot)
 
     async def _erase_alone(self, table: Table, slot: Slot) -> None:
