@@ -9,11 +9,14 @@ from controller.units import format_bytes, format_seconds
 def build_row(ticket: Ticket, now: float) -> dict[str, Any]:
     """Describe one build for `/models` and `/builds`."""
     order = ticket.order
-    running = ticket.state in UNDER_WAY
+    # Until the catalog has been read again, nobody can be served from what has just been made.
+    is_listed = ticket.once or order.done or ticket.state is not State.BUILT
+    state = ticket.state if is_listed else State.FINISHING
+    running = state in UNDER_WAY
     steps = order.recipe.steps
     return {
         "model": order.model,
-        "state": ticket.state.value,
+        "state": state.value,
         "engine": order.recipe.engine,
         "quantization": order.key.quantization or None,
         "why": order.reason,
@@ -48,6 +51,8 @@ def sentence(ticket: Ticket, left_s: float) -> str:
     match ticket.state:
         case State.BUILDING | State.FINISHING:
             return f"{name} is being built: {share} done, about {format_seconds(left_s)} left"
+        case State.BUILT:
+            return f"{name} has just been built, and is about to be registered"
         case State.VERIFYING:
             return f"{name} is being compared with its manifest, and served if it matches"
         case State.WAITING:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import subprocess
 import tempfile
 import threading
@@ -17,9 +18,10 @@ from controller.spec import LABEL_BUILD, LABEL_OWNER
 from tests.system.conftest import CHECKPOINT, CONFIG, MINI
 from tests.system.talk import AS_ROOT, Caller
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 
-BUILT_WITHIN_S = 180.0
+BUILT_WITHIN_S = 400.0
+"""Long, since a build has the least claim on the cores: on a busy machine it takes what nobody else wants."""
 BUILDS = '[builds]\nmemory = "800MiB"\nkeep_free = "64MiB"\nmax_failures = 2\n'
 GGUF = 'engine = "llama-cpp"\nmemory = "100MiB"\n'
 
@@ -133,12 +135,11 @@ def test_a_spoilt_engine_file_is_never_served(smithy: Stack) -> None:
 def test_a_killed_controller_goes_on_with_its_build(smithy: Stack, after_s: float) -> None:
     """Killed at any moment, it adopts the step that runs or begins anew; the file is whole, and nothing is left beside it."""
     name = f"killed-{int(after_s * 10)}"
-    place_model(CHECKPOINT, smithy.models / name, manifest=GGUF + 'quantization = "q4_k_m"\n')
-    # Another time of change is another source, and so a build of its own.
-    for path in (smithy.models / name).iterdir():
-        if path.name == "tokenizer.json":
-            path.unlink()
-            path.write_bytes((CHECKPOINT / "tokenizer.json").read_bytes())
+    arriving = smithy.models / f".{name}"
+    shutil.copytree(CHECKPOINT, arriving)  # times of change of its own make it another source, and so a build of its own
+    (arriving / "tokenizer.json").touch()
+    (arriving / "model.toml").write_text(GGUF + 'quantization = "q4_k_m"\n', encoding="utf-8")
+    arriving.rename(smithy.models / name)
     wait_until(lambda: build(smithy, name)["state"] == "building", "it is being built", BUILT_WITHIN_S)
     threading.Event().wait(after_s)
     smithy.kill_controller()

@@ -174,7 +174,7 @@ def test_what_is_left_follows_from_the_speed() -> None:
 @pytest.mark.parametrize("state", State)
 def test_every_state_can_be_told(state: State) -> None:
     """Callers get a sentence and operators a row, in every state."""
-    one = ticket(state=state, reason="the reason", step=1, since_s=5.0)
+    one = ticket(state=state, reason="the reason", step=1, since_s=5.0, once=True)
     row = build_row(one, 10.0)
 
     assert "m " in sentence(one, 3.0)
@@ -191,3 +191,13 @@ def test_what_is_served_meanwhile_is_told(folder: str | None, words: str | None)
         one.order = replace(one.order, served=replace(one.order.served, folder=PurePosixPath(folder or "")))
 
     assert build_row(one, 0.0)["serving"] == words
+
+
+def test_what_is_made_is_built_when_it_is_registered() -> None:
+    """Before the catalog knows of it nobody is told that it is there; a file that nobody wants is built when it is made."""
+    made = ticket(state=State.BUILT)
+
+    assert build_row(made, 0.0)["state"] == "finishing"
+    assert "about to be registered" in sentence(made, 1.0)
+    made.once = True
+    assert build_row(made, 0.0)["state"] == "built"
