@@ -63,7 +63,7 @@ class Field:
 def gateway(models: int, folder: Path) -> Iterator[Question]:
     """Run a stack with so many models registered, of which one is resident."""
     names = [f"model-{number}" for number in range(models)]
-    with stack("gateway", budget=BUDGET) as running:
+    with stack(f"gateway-{models}", budget=BUDGET) as running:  # a name of its own: they run beside each other
         for name in names:
             place_model(folder, running.models / name)
         wait_until(lambda: len(running.api.get("/v1/models")["data"]) == models, f"{models} are registered", REGISTERED_WITHIN_S)
