@@ -71,7 +71,11 @@ def test_who_was_stopped_by_us_was_not_killed_by_the_kernel() -> None:
     fleet = seen(container("a"))
     fleet.begin(Stop(model=ModelName("a")), 0.0)
     fleet.end_listing(fleet.begin_listing(), [container("a", exit=KILLED)], memory_kills=1)
+    meanwhile = causes(fleet)
+    fleet.settle(ModelName("a"))
+    fleet.end_listing(fleet.begin_listing(), [container("a", exit=KILLED)])
 
+    assert {"a": None} == meanwhile, "it is on its way out until its memory is back"
     assert {"a": ExitCause.KILLED} == causes(fleet)
 
 
