@@ -39,8 +39,9 @@ ROUNDS: Final = 2
 """How often each client asks for all three."""
 ZIPF_MODELS: Final = 6
 ZIPF_RESIDENT: Final = 2
-ZIPF_S: Final = 50.0
-ZIPF_PER_S: Final = 0.8
+ZIPF_S: Final = 40.0
+ZIPF_PER_S: Final = 2.0
+"""About what one side can just do on two cores: a queue forms, as it does when it matters whom to load next."""
 SAMPLE_S: Final = 0.2
 ROUTER: Final = "llama.cpp's router"
 

@@ -122,6 +122,13 @@ def test_the_least_valuable_idle_worker_goes() -> None:
     assert plan(3, residents, 1) == Start((ModelName("b"),))
 
 
+def test_a_pinned_worker_stays_although_it_is_worth_least() -> None:
+    """Another one goes, whatever it is worth."""
+    residents = [resident("a", value=0.0, pinned=True), resident("b", value=1.0)]
+
+    assert plan(2, residents, 1) == Start((ModelName("b"),))
+
+
 def test_a_less_valuable_worker_stays_where_the_next_is_enough_alone() -> None:
     """What was chosen first is given back if the others free enough without it."""
     residents = [resident("small", 1, value=1.0), resident("large", 4, value=2.0)]
