@@ -94,6 +94,15 @@ def test_a_turn_serves_as_many_as_the_model_serves_at_once() -> None:
         assert pytest.approx((turns + 1) * TURN_S) == bound_s(own, [replace(IDLE, waiting=callers)], **LIMITS)
 
 
+def test_the_bound_counts_on_one_worker_and_the_likely_wait_on_all() -> None:
+    """Replicas may go at any moment: they shorten what is expected, not what is promised."""
+    full = replace(IDLE, waiting=5, busy=2)
+    shared = replace(full, replicas=3)
+
+    assert bound_s(shared, [shared], **LIMITS) == bound_s(full, [full], **LIMITS)
+    assert eta_s(shared, []) < eta_s(full, [])
+
+
 def test_a_long_quantum_serves_several_requests_a_turn() -> None:
     """Where the longest request fits three times into the quantum, a turn serves three times as many."""
     bounds = [bound_s(replace(IDLE, waiting=n), [], quantum_s=35.0, request_limit_s=10.0) for n in (5, 6)]

@@ -125,6 +125,22 @@ def test_a_replica_leaves_before_its_model() -> None:
     assert busy in world.held
 
 
+def test_a_replica_that_is_being_loaded_gives_way() -> None:
+    """The caller it is loaded for keeps the first worker in memory, and not the second, which nobody uses yet."""
+    world = two()
+    busy = hold(world, A)
+    waiting = world.must_ask("a")
+    world.turn()
+    assert world.scheduler.desired == {A, A2}
+    world.must_ask("b")
+    world.turn()
+
+    assert world.scheduler.desired == {A, B}
+    assert not world.scheduler.drains
+    assert busy in world.held
+    assert waiting in world.waiting
+
+
 def test_both_leave_where_the_weights_are_needed() -> None:
     """The second gives back little; who needs more waits until both are drained, and gets it."""
     world = two()
@@ -163,6 +179,24 @@ def test_a_replica_serves_on_when_the_first_worker_dies() -> None:
     assert not world.refusals
 
 
+def test_who_waits_is_not_refused_while_a_replica_answers() -> None:
+    """The first worker fails for the last time allowed, and its callers wait for the second."""
+    world = box(model_spec("a", size=5, private=1, replicas=2), budget_bytes=6, max_failures=1)
+    hold(world, A)
+    second = world.must_ask("a")
+    settle(world)
+    third = world.must_ask("a")
+    world.end(A, CRASHED)
+    world.turn()
+    assert world.scheduler.record(A).resting
+    assert third in world.waiting
+    world.leave(second, served=True)
+    world.turn()
+
+    assert world.held[third].worker == A2
+    assert not world.refusals
+
+
 def test_a_replica_that_dies_is_not_mourned() -> None:
     """It does not come back for nobody, and its model is none the worse for it."""
     world = two()
@@ -178,6 +212,24 @@ def test_a_replica_that_dies_is_not_mourned() -> None:
 
     assert world.scheduler.desired == {A}
     assert world.scheduler.record(A).failures == 0
+
+
+def test_a_model_whose_replica_died_goes_like_any_other() -> None:
+    """It did not fail itself: once it has made room for another, it does not come back for nobody."""
+    world = two()
+    first = hold(world, A)
+    world.must_ask("a")
+    settle(world)
+    world.end(A2, CRASHED)
+    world.turn()
+    world.leave(first, served=True)
+    load(world, C)
+    assert world.scheduler.desired == {C}
+    assert world.unload("c", force=False)
+    world.now += 60.0
+    settle(world)
+
+    assert world.scheduler.desired == set()
 
 
 def test_a_replica_waits_for_its_pause() -> None:
