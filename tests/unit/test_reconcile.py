@@ -116,6 +116,15 @@ def test_a_model_without_a_description_is_not_created() -> None:
     assert diff({A}, {}, {}, 10) == ()
 
 
+def test_who_is_not_wanted_is_stopped_once_whether_it_answers_or_is_still_loading() -> None:
+    """A load that nobody waits for any more is not seen through to its end, and what is going is not told again."""
+    specs = {A: worker_spec(model_spec("a"))}
+
+    assert diff(set(), {A: worker("a", Status.STARTING)}, specs, 10) == (Stop(A),)
+    assert diff(set(), {A: worker("a", Status.READY)}, specs, 10) == (Stop(A),)
+    assert diff(set(), {A: worker("a", Status.STOPPING)}, specs, 10) == ()
+
+
 def test_a_stopping_worker_holds_its_memory() -> None:
     """Nothing starts in the place of a worker that has not gone."""
     workers = {A: worker("a", Status.STOPPING), B: worker("b", Status.STOPPED)}
