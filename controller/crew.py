@@ -175,6 +175,7 @@ class Crew:
                     await self._stop(model)
                 case Remove():
                     await self._driver.remove(model)
+                    self._starts.forget(model)  # one that ended by itself was never told to stop
         except EngineUnavailableError as exc:
             self._went_away(str(exc))
         except (ContainerMissingError, KeyError):  # removed by hand, or its model left the catalog meanwhile: look again
@@ -230,17 +231,15 @@ class Crew:
             await asyncio.sleep(MEMORY_POLL_S)
 
     async def _await_ready(self, model: ModelSpec, run: RunId) -> None:
-        engine = engines.find(model.engine)
-        limit_s = engine.start_timeout_s + model.weights_bytes / READ_BYTES_PER_S
-        notices = await self._starts.notices(self.specs[model.name])
-        said = notices.ready if engine.says_ready else None
-
         def wanted() -> bool:
             return (model.name, run) in self._fleet.unready()
 
         try:
-            socket = self.specs[model.name].socket
-            if await readiness.wait_ready(socket, timeout_s=limit_s, still_wanted=wanted, said=said):
+            engine, spec = engines.find(model.engine), self.specs[model.name]
+            limit_s = engine.start_timeout_s + model.weights_bytes / READ_BYTES_PER_S
+            notices = await self._starts.notices(spec)
+            said = notices.ready if engine.says_ready else None
+            if await readiness.wait_ready(spec.socket, timeout_s=limit_s, still_wanted=wanted, said=said):
                 self._fleet.note_ready(model.name, run, self._clock())
                 self._owner.worker_ready(model.name, notices)
                 self._starts.forget(model.name)
