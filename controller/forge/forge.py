@@ -130,7 +130,7 @@ class Forge:
 
     async def _recover(self) -> None:
         """Adopt the step that runs, if it is still wanted, and clear away everything else that a crash has left."""
-        jobs = await self._shop.engine(self._driver.jobs)
+        jobs = await self._shop.jobs()
         adopted = set()
         for job in jobs:
             ticket = self._tickets.get(job.build)
@@ -164,15 +164,17 @@ class Forge:
             log.exception("build.bug", model=ticket.order.model)
             ticket.fail("it failed for a reason nobody thought of; the controller's log says more", self._clock(), most=1)
             await self._shop.clear(ticket)
-        if not ticket.wanted:
-            self._tickets.pop(ticket.order.fingerprint, None)
+        if not ticket.wanted and self._tickets.get(ticket.order.fingerprint) is ticket:
+            del self._tickets[ticket.order.fingerprint]
 
     async def _verify(self, ticket: Ticket) -> None:
         ticket.state, ticket.since_s = State.VERIFYING, self._clock()
         matches = await self._shop.run_slowly(lambda: self._files.verify(ticket.order.fingerprint))
         log.info("engine_file.verified", model=ticket.order.model, matches=matches, fingerprint=ticket.order.fingerprint)
-        ticket.state = State.BUILT if matches else State.QUEUED
-        if not matches:
+        if matches:
+            ticket.built()
+        else:
+            ticket.state = State.QUEUED
             ticket.reason = "it did not match its manifest, was put into quarantine, and is built anew"
             ticket.order = replace(ticket.order, file=None)
         self._changed()
@@ -185,7 +187,7 @@ class Forge:
                 return
             log.info("build.began", model=order.model, quantization=order.key.quantization, reason=order.reason)
             await self._shop.build(ticket)
-            ticket.state, ticket.reason, ticket.log = State.BUILT, "", ()
+            ticket.built()
             log.info("build.done", model=order.model, took_s=self._clock() - ticket.since_s, fingerprint=order.fingerprint)
             self._changed()
         except DiskFullError as exc:
@@ -193,8 +195,8 @@ class Forge:
             await self._shop.clear(ticket)
         except UnwantedError:
             log.info("build.stopped", model=order.model)
-            ticket.state = State.CANCELLED
             await self._shop.clear(ticket)
+            ticket.state = State.CANCELLED if ticket.stop else State.QUEUED  # it may be wanted again by now
         except (StepError, StoreError) as exc:
             await self._failed(ticket, exc)
         finally:

@@ -109,6 +109,10 @@ class Ticket:
         if self.state not in UNDER_WAY:
             self.state, self.reason, self.failures, self.retry_at_s = State.QUEUED, "", 0, 0.0
 
+    def built(self) -> None:
+        """Take note that the file is there; whatever was wrong or said before is over."""
+        self.state, self.reason, self.log, self.failures, self.stop = State.BUILT, "", (), 0, False
+
     def wait(self, reason: str, now: float) -> None:
         """Wait for room."""
         self.state, self.reason, self.retry_at_s = State.WAITING, reason, now + WAIT_S

@@ -8,7 +8,7 @@ progress is seen anyway; an engine that does not answer for a while ends nothing
 import asyncio
 import contextlib
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -154,6 +154,15 @@ class Workshop:
             except EngineUnavailableError as exc:
                 log.info("build.engine_away", error=str(exc))
                 check_wanted(ticket)
+                await asyncio.sleep(AWAY_PAUSE_S)
+
+    async def jobs(self) -> Sequence[Job]:
+        """Return what runs or has run, as long as it takes until the engine says so."""
+        while True:
+            try:
+                return await self.engine(self.driver.jobs)
+            except EngineError as exc:
+                log.warning("build.jobs_not_listed", error=str(exc))
                 await asyncio.sleep(AWAY_PAUSE_S)
 
     async def run_slowly(self, work: Callable[[], _T]) -> _T:

@@ -234,6 +234,23 @@ async def test_a_job_that_nobody_wants_any_more_is_ended(folder: Path, smithy: S
                 await until("nothing is left", lambda: not half_made(folder))
 
 
+async def test_a_folder_that_comes_back_while_its_build_is_cleared_away(folder: Path, smithy: Smithy) -> None:
+    """Nobody has stopped that build, so it begins anew."""
+    smithy.deeds.append(hang)
+    drop(folder, "m")
+    slow = Fault(verb=Verb.END_JOB, nth=2, delay_s=4.0, error=None)
+    async with controller(folder, smithy, slow) as client:
+        await becomes(client, "m", "building")
+        (folder / "models" / "m").rename(folder / "models" / ".gone")
+        await becomes(client, "m", "unknown")
+        (folder / "models" / ".gone").rename(folder / "models" / "m")
+        await becomes(client, "m", "building")
+        await becomes(client, "m", "built")
+
+    assert 2 == len(smithy.begun)
+    assert [] == half_made(folder)
+
+
 @pytest.mark.parametrize("deed", [fail, starve, nothing, vanish])
 async def test_a_step_that_fails_is_tried_again(folder: Path, smithy: Smithy, deed: Deed) -> None:
     """Once is bad luck: the next try does, and nothing half made was served."""
@@ -364,7 +381,6 @@ CASES = [
     for verb in sorted(JOB_VERBS)
     for when in When
     for error in (EngineUnavailableError, EngineError)
-    if not (verb is Verb.JOBS and error is EngineError)
 ]
 
 

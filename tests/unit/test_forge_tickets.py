@@ -201,3 +201,12 @@ def test_what_is_made_is_built_when_it_is_registered() -> None:
     assert "about to be registered" in sentence(made, 1.0)
     made.once = True
     assert build_row(made, 0.0)["state"] == "built"
+
+
+def test_what_is_built_starts_afresh() -> None:
+    """Of what failed or was stopped before, nothing is told or counted any more."""
+    one = ticket(failures=2, stop=True, reason="somebody stopped it", log=("a line",))
+
+    one.built()
+
+    assert (State.BUILT, "", (), 0, False) == (one.state, one.reason, one.log, one.failures, one.stop)
