@@ -24,7 +24,6 @@ EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_UNREACHABLE: Final = 3
 EXIT_REFUSED: Final = 4
-EXIT_INTERRUPTED: Final = 130
 
 _EPILOG: Final = (
     "Exit codes: 0 it worked; 1 it was tried and failed, or problems were found; 2 the command line or the configuration is "

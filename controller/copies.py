@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import structlog
 
+from controller.crew import survived
 from controller.engines.base import KV_MOUNT
 from controller.errors import StoreError
 from controller.probes import slots as worker_slots
@@ -187,7 +188,7 @@ class Copies:
     def begin(self, work: Coroutine[Any, Any, Any], *, of: ModelName | None = None) -> None:
         """Do something that nobody waits for, but for who asks whether all *of* a model is settled."""
         assert self._tasks is not None, "nobody is seated before the pool runs"
-        task = self._tasks.create_task(_survived(work))
+        task = self._tasks.create_task(survived(work))
         if of is not None:
             commits = self._commits.setdefault(of, set())
             commits.add(task)
@@ -202,14 +203,6 @@ class Copies:
     def _failed(self, verb: str, table: Table, error: StoreError) -> None:
         self.counts.failures += 1
         log.warning("conversation.failed", model=table.model.name, verb=verb, error=str(error))
-
-
-async def _survived(work: Coroutine[Any, Any, Any]) -> None:
-    """Keep what nobody waits for from ending the whole group."""
-    try:
-        await work
-    except Exception:
-        log.exception("conversation.task_failed")
 
 
 def _remove(path: Path) -> None:

@@ -13,7 +13,6 @@ from controller.charges import UNSHARED, Charge, WeightsId
 ModelName = NewType("ModelName", str)
 
 WORKER_UID: Final = 64001
-GATEWAY_UID: Final = 64002
 GROUP_GID: Final = 64000
 """The group that gateway, controller and workers share; a worker's socket is open to it and to nobody else."""
 

@@ -258,7 +258,7 @@ class Talks:
         model = seated.table.model.name
         log.warning("conversation.not_reused", model=model, restored_tokens=restored_tokens, cached_tokens=cached_tokens)
         if self._store is not None and seated.kept is not None:
-            self.copies.begin(_aside(self._store.drop, [seated.kept.id]), of=model)
+            self.copies.begin(asyncio.to_thread(self._store.drop, [seated.kept.id]), of=model)
 
     async def _save_resting(self, table: Table) -> None:
         for slot in table.slots.due(self._clock()):
@@ -295,7 +295,3 @@ class Talks:
             return 0
         talks: list[str | None] = [None] if wanted is None else [*wanted]
         return await asyncio.to_thread(lambda: sum(store.forget(owner=owner, talk=talk) for talk in talks))
-
-
-async def _aside(work: Callable[..., object], *arguments: object) -> None:
-    await asyncio.to_thread(work, *arguments)
