@@ -251,7 +251,7 @@ def build(
     *,
     quantization: Annotated[
         str | None,
-        typer.Option(help="Another one than its model.toml says: bf16, q8_0, q4_k_m, q4_0 or auto.", show_default=False),
+        typer.Option(help="Another one than its model.toml says: bf16, f16, q8_0, q4_k_m, q4_0 or auto.", show_default=False),
     ] = None,
     wait: Annotated[bool, typer.Option(help="Show how far it is until it ends, or come back at once.")] = True,
     cancel: Annotated[bool, typer.Option("--cancel", help="Stop building for it until it is asked for.")] = False,

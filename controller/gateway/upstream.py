@@ -51,7 +51,6 @@ class Exchange(asyncio.Protocol):
         status: of the answer.
         content_type: of the answer.
         first_byte_at: loop time of the first byte of its body.
-        received_bytes: how much of its body has come.
         blank_lines: how many events a stream has ended so far, as far as they ended on a chunk.
         complete: its last byte has come.
 
@@ -80,7 +79,6 @@ class Exchange(asyncio.Protocol):
         self.content_type = b""
         self.headers_complete = False
         self.complete = False
-        self.received_bytes = 0
         self.blank_lines = 0
         self.first_byte_at: float | None = None
         self.on_complete: Callable[[], None] | None = None
@@ -222,7 +220,6 @@ class Exchange(asyncio.Protocol):
             self.first_byte_at = self._loop.time()
         self._parts.append(data)
         self._kept_bytes += len(data)
-        self.received_bytes += len(data)
         self.blank_lines += data.count(b"\n\n")
         self._tail = data[-TAIL_BYTES:] if len(data) >= TAIL_BYTES else (self._tail + data)[-TAIL_BYTES:]
         if self._kept_bytes > READ_AHEAD_BYTES and not self._paused and self._transport is not None:

@@ -154,6 +154,7 @@ async def test_what_the_controller_tells_is_passed_on(near: World, path: str, ve
         ("/unload_model", {"model_name": "mini", "force": True}, "unload", {"model": "mini", "wait": True, "force": True}),
         ("/optimize", {}, "optimize", {}),
         ("/build_model", {"model_name": "mini"}, "build", {"model": "mini", "quantization": None}),
+        ("/build_model", {"model": "mini", "quantization": "f16"}, "build", {"model": "mini", "quantization": "f16"}),
         ("/build_model", {"model": "mini", "quantization": "Q4_K_M"}, "build", {"model": "mini", "quantization": "q4_k_m"}),
         ("/cancel_build", {"model_name": "mini"}, "builds.cancel", {"model": "mini"}),
     ],
