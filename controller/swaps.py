@@ -83,10 +83,6 @@ class Swaps:
         arrival.wanted_s, arrival.evicted = now, evicted
         log.info("model.wanted", model=model, evicting=list(evicted))
 
-    def given_up(self, model: ModelName) -> None:
-        """Note that a load was given up, or that a model is to leave."""
-        self._arrivals.pop(model, None)
-
     def keep(self, models: frozenset[ModelName]) -> None:
         """Forget the loads of all but these."""
         for model in self._arrivals.keys() - models:

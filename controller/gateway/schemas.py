@@ -10,7 +10,6 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from controller.engines.builds import Quantization
 from controller.gateway.problems import Fault, ProblemError
 
 LARGEST_TOKENS: Final = 2**31 - 1
@@ -158,7 +157,7 @@ class BuildBody(ModelBody):
     """`POST /build_model`."""
 
     quantization: Annotated[
-        Quantization | Literal["auto"] | None,
+        Literal["bf16", "f16", "q8_0", "q4_k_m", "q4_0", "auto"] | None,
         Field(description="Another one than its `model.toml` says: made ahead, and served when the manifest names it."),
     ] = None
 

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from controller import wire
+from controller.engines.builds import Quantization
 from controller.errors import Reason
 from tests.gateway.conftest import World
 from tests.gateway.fakes import CHAT, COMPLETIONS
@@ -154,7 +155,10 @@ async def test_what_the_controller_tells_is_passed_on(near: World, path: str, ve
         ("/unload_model", {"model_name": "mini", "force": True}, "unload", {"model": "mini", "wait": True, "force": True}),
         ("/optimize", {}, "optimize", {}),
         ("/build_model", {"model_name": "mini"}, "build", {"model": "mini", "quantization": None}),
-        ("/build_model", {"model": "mini", "quantization": "f16"}, "build", {"model": "mini", "quantization": "f16"}),
+        *(
+            ("/build_model", {"model": "mini", "quantization": wanted}, "build", {"model": "mini", "quantization": wanted})
+            for wanted in (*map(str, Quantization), "auto")
+        ),
         ("/build_model", {"model": "mini", "quantization": "Q4_K_M"}, "build", {"model": "mini", "quantization": "q4_k_m"}),
         ("/cancel_build", {"model_name": "mini"}, "builds.cancel", {"model": "mini"}),
     ],
