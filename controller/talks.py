@@ -101,14 +101,11 @@ class Talks:
             slot = table.slots.of(lease)
             if slot is None:
                 return Seat()
-            work = table.slots.work(slot, talk, kept_tokens=self._look_up(seated))
-            if work.save:
-                await self._save(table, slot)
-            restored_tokens, sure = 0, True
-            if work.restore and seated.kept is not None:
-                restored_tokens = await self.copies.restore(table, slot, seated.kept)
-            if work.erase or (work.restore and not restored_tokens):
-                sure = await self.copies.erase(table, slot)
+            try:
+                restored_tokens, sure = await self._make_ready(seated, slot)
+            except Exception:  # whoever waits for the slot must not pay for a bug here: it computes everything
+                log.exception("conversation.not_prepared", model=table.model.name)
+                restored_tokens, sure = 0, False
             table.slots.settle(slot, talk, sure=sure, restored_tokens=restored_tokens)
         return Seat(slot=slot.number, fields={"id_slot": slot.number} | ({} if sure else {"cache_prompt": False}))
 
@@ -245,6 +242,18 @@ class Talks:
             names = {talk.name: None, talk.origin: None}
             seated.kept = self._store.find(talk.owner, names, seated.table.fingerprint)
         return seated.kept.tokens if seated.kept is not None else 0
+
+    async def _make_ready(self, seated: _Seated, slot: Slot) -> tuple[int, bool]:
+        """Have the right conversation in a slot; return how much was restored, and whether nothing of another is left there."""
+        table, restored_tokens = seated.table, 0
+        work = table.slots.work(slot, seated.talk, kept_tokens=self._look_up(seated))
+        if work.save:
+            await self._save(table, slot)
+        if work.restore and seated.kept is not None:
+            restored_tokens = await self.copies.restore(table, slot, seated.kept)
+        if work.erase or (work.restore and not restored_tokens):
+            return restored_tokens, await self.copies.erase(table, slot)
+        return restored_tokens, True
 
     def _prove(self, seated: _Seated, slot: Slot, cached_tokens: int) -> None:
         """Compare what was restored with what the engine has reused."""

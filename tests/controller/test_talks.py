@@ -161,6 +161,22 @@ async def test_what_cannot_be_erased_is_not_reused(folder: Path, machine: Machin
         assert {"id_slot": 0, "cache_prompt": False} == granted.fields
 
 
+async def test_a_bug_while_a_slot_is_prepared_costs_the_computing(
+    folder: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its caller is granted all the same, and the engine is told to reuse nothing."""
+
+    async def buggy(*_: object) -> bool:
+        raise RuntimeError("a bug on purpose")
+
+    async with house(folder, machine) as home:
+        await home.say(ANNA, SAID)
+        monkeypatch.setattr(home.rig.pool.talks.copies, "erase", buggy)
+        _, granted = await home.granted(BERT)
+
+        assert {"id_slot": 0, "cache_prompt": False} == granted.fields
+
+
 async def test_without_a_store_owners_are_kept_apart_all_the_same(folder: Path, machine: Machine) -> None:
     """Nothing is written, and a slot is erased between two owners."""
     async with house(folder, machine, kept=None) as home:
