@@ -156,11 +156,14 @@ def _chats(directory: Directory, model: str) -> bool:
 
 def _result(answer: forward.Answer) -> dict[str, Any]:
     try:
-        said = orjson.loads(answer.body)
-        first = said["choices"][0]
-    except (orjson.JSONDecodeError, LookupError, TypeError):
+        return _completion(answer, orjson.loads(answer.body))
+    except (orjson.JSONDecodeError, LookupError, TypeError, AttributeError):
         text = f"the worker of {answer.granted.model} answered something else than a completion"
         raise ProblemError(Fault.WORKER_ERROR, text, details={"model": answer.granted.model}) from None
+
+
+def _completion(answer: forward.Answer, said: Any) -> dict[str, Any]:  # noqa: ANN401 -- a worker may say anything
+    first = said["choices"][0]
     message = first.get("message") or {}
     result = {
         "response": message.get("content") if "message" in first else first.get("text"),

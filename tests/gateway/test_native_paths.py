@@ -77,6 +77,21 @@ async def test_an_inference_without_a_clear_prompt_is_refused(near: World, body:
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_value")
 
 
+@pytest.mark.parametrize("said", [b"[]", b'{"choices": ["text"]}', b'{"choices": [{"message": "text"}]}', b"null", b"{"])
+async def test_what_is_no_completion_is_the_error_of_its_own_request(near: World, said: bytes) -> None:
+    """Workers run other people's code: one that answers anything else ends neither the gateway's form nor a batch."""
+    near.workers["mini"].raw = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (
+        len(said),
+        said,
+    )
+    alone = await near.ask("/inference", {"prompt": "a", "model": "mini"})
+    items = [{"prompt": "a", "model": "mini"}, {"prompt": "b", "model": "large"}]
+    batch = (await near.ask("/batch_inference", {"requests": items})).json()
+
+    assert (alone.status_code, alone.json()["error"]["code"]) == (502, "worker_error")
+    assert [batch["results"][0]["error"]["code"], batch["results"][1]["response"]] == ["worker_error", "said b"]
+
+
 async def test_a_batch_keeps_its_order_and_asks_model_by_model(near: World) -> None:
     """Results come in the order of the requests, each with its own error; the asking is grouped by model, as a batch."""
     items = [
