@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import structlog
 
-from controller.crew import survived
+from controller.duties import survived
 from controller.engines.base import KV_MOUNT
 from controller.errors import StoreError
 from controller.probes import slots as worker_slots

@@ -6,13 +6,14 @@ Nothing is decided here. What was done and what was seen goes into the fleet, an
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from typing import Any, Final, Protocol
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, Protocol
 
 import structlog
 
 from controller import engines
 from controller.drivers.base import Driver
+from controller.duties import kept_up, survived
 from controller.errors import ContainerMissingError, EngineError, EngineUnavailableError, StoreError
 from controller.fleet import Fleet
 from controller.probes import readiness
@@ -293,18 +294,3 @@ class Crew:
             log.warning("engine.away", error=why)
         self.engine_away = why
         self._stale.set()
-
-
-async def kept_up(duty: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Do a duty that never ends, and begin it again if a bug ends it."""
-    while True:
-        await survived(duty())
-        await asyncio.sleep(AWAY_PAUSE_S)
-
-
-async def survived(work: Coroutine[Any, Any, Any]) -> None:
-    """Keep one failing task from ending the whole group; what it could not do, the next turn asks for again."""
-    try:
-        await work
-    except Exception:  # the pool must outlive a bug in one action
-        log.exception("pool.task_failed")

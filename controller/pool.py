@@ -17,8 +17,9 @@ import structlog
 
 from controller import engines
 from controller.budget import Budget
-from controller.crew import Crew, kept_up, survived
+from controller.crew import Crew
 from controller.drivers.base import Driver
+from controller.duties import kept_up, survived
 from controller.errors import Reason, RefusedError
 from controller.fleet import Fleet
 from controller.guard import Guard

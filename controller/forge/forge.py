@@ -17,6 +17,7 @@ import structlog
 
 from controller.config import BuildSettings
 from controller.drivers.base import Driver
+from controller.duties import kept_up
 from controller.errors import Reason, RefusedError, StoreError
 from controller.forge import reports
 from controller.forge.room import Disk, Shelved, Shortage, make_room
@@ -98,15 +99,18 @@ class Forge:
     async def run(self) -> None:
         """Keep going until cancelled; a step that is under way goes on without us."""
         try:
-            await self._recover()
-            while True:
-                ticket = next_ticket(self._tickets.values(), self._clock())
-                if ticket is not None:
-                    await self._take_up(ticket)
-                else:
-                    await self._rest()
+            await kept_up(self._keep_building)
         finally:
             self._slow.shutdown(wait=False, cancel_futures=True)
+
+    async def _keep_building(self) -> None:
+        await self._recover()
+        while True:
+            ticket = next_ticket(self._tickets.values(), self._clock())
+            if ticket is not None:
+                await self._take_up(ticket)
+            else:
+                await self._rest()
 
     def take(self, orders: Iterable[Order]) -> None:
         """Take what the models want now; what none of them wants any more is stopped."""

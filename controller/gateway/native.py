@@ -238,9 +238,13 @@ class _Pieces:
             return _event(event)
         self.usage = event.get("usage") or self.usage
         self.engine = event.get("timings") or self.engine
-        for choice in event.get("choices") or ():
+        choices = event.get("choices")
+        for choice in choices if isinstance(choices, list) else ():
+            if not isinstance(choice, dict):  # a worker runs other people's code
+                continue
             self.finish_reason = choice.get("finish_reason") or self.finish_reason
-            text = choice["text"] if "text" in choice else (choice.get("delta") or {}).get("content")
+            delta = choice.get("delta")
+            text = choice["text"] if "text" in choice else delta.get("content") if isinstance(delta, dict) else None
             if text:
                 return _event({"response": text})
         return b""
