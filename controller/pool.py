@@ -333,8 +333,8 @@ class Pool:
         return self._crew.engine_away
 
     def held_bytes(self, model: ModelName) -> int:
-        """Return what a model's workers hold now, each for itself."""
-        return sum(worker.held_bytes for name, worker in self.fleet.workers().items() if model_of(name) == model)
+        """Return what a model's workers held when the last turn looked, each for itself; what is told agrees with that."""
+        return sum(worker.held_bytes for name, worker in self.workers.items() if model_of(name) == model)
 
     def is_resident(self, model: ModelName) -> bool:
         """Say whether a model is in memory and answers."""

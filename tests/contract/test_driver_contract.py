@@ -392,7 +392,9 @@ async def test_every_verb_says_that_the_engine_is_away(rig: Rig) -> None:
     before = await rig.driver.list()
 
     await rig.engine_goes()
-    for call in CALLS.values():
+    for verb, call in CALLS.items():
+        if verb is Verb.USAGE:  # the kernel can say that, too
+            continue
         with pytest.raises(EngineUnavailableError):
             await call(rig.driver, rig)
     await rig.engine_returns()

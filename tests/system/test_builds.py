@@ -1,6 +1,7 @@
 """Engine files on the real engine: a checkpoint dropped in, built in sealed containers, served, and never half made."""
 
 import contextlib
+import json
 import os
 import shutil
 import subprocess
@@ -44,6 +45,12 @@ def is_built(running: Stack, model: str) -> bool:
     row = build(running, model)
     assert row["state"] != "failed", row
     return row["state"] == "built"
+
+
+def said(running: Stack, event: str) -> dict[str, Any]:
+    """Return the last line of this kind that the controller has written."""
+    lines = (json.loads(line) for line in running.logs("controller").splitlines() if f'"{event}"' in line)
+    return next(reversed(list(lines)), {"matches": None})
 
 
 def jobs(running: Stack) -> list[str]:
@@ -111,7 +118,8 @@ def test_a_spoilt_engine_file_is_never_served(smithy: Stack) -> None:
         test_a_checkpoint_is_built_and_served(smithy)
     fingerprint = build(smithy, "converted")["fingerprint"]
     folder = Path(smithy.place.home) / "engines" / fingerprint
-    before = (folder / "manifest.json").read_text(encoding="utf-8")
+    manifest = folder / "manifest.json"
+    before = manifest.read_text(encoding="utf-8")
     smithy.api.post("/unload_model", {"model": "converted", "force": True})
     weights = next(folder.glob("*.gguf"))
     with weights.open("r+b") as file:
@@ -120,9 +128,10 @@ def test_a_spoilt_engine_file_is_never_served(smithy: Stack) -> None:
         file.seek(-1, os.SEEK_CUR)
         file.write(bytes([byte[0] ^ 0xFF]))
     output([*smithy.compose, "restart", "--timeout", "10", "controller"])
-    wait_until(lambda: any(name.startswith(".quarantine-") for name in engine_files(smithy)), "it is put away", BUILT_WITHIN_S)
-    wait_until(lambda: is_built(smithy, "converted"), "it is built anew", BUILT_WITHIN_S)
-    after = (folder / "manifest.json").read_text(encoding="utf-8")
+    wait_until(lambda: said(smithy, "engine_file.verified")["matches"] is False, "it is found out", BUILT_WITHIN_S)
+    wait_until(lambda: manifest.exists() and manifest.read_text(encoding="utf-8") != before, "it is made anew", BUILT_WITHIN_S)
+    wait_until(lambda: is_built(smithy, "converted"), "it is built", BUILT_WITHIN_S)
+    after = manifest.read_text(encoding="utf-8")
     caller = Caller(smithy.url)
     text = caller.text("converted")
     caller.close()

@@ -17,12 +17,13 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
 EXAMPLES = 30
 READ = (
     "/", "/docs", "/openapi.json", "/health", "/status", "/models", "/v1/models", "/performance", "/metrics",
-    "/v1/models/{model}", "/models/{model}/logs", "/plan/{model}",
+    "/v1/models/{model}", "/models/{model}/logs", "/plan/{model}", "/builds", "/conversations",
 )  # fmt: skip
 ASKED = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/inference", "/batch_inference")
-CHANGED = ("/load_model", "/unload_model", "/optimize")
+CHANGED = ("/load_model", "/unload_model", "/optimize", "/build_model", "/cancel_build")
+REMOVED = ("/conversations/{id}",)
 CASES = [
-    *((path, GenerationMode.POSITIVE) for path in (*READ, *ASKED, *CHANGED)),
+    *((path, GenerationMode.POSITIVE) for path in (*READ, *ASKED, *CHANGED, *REMOVED)),
     # Where neither a body nor a query is taken, nothing can be sent that would be wrong.
     *((path, GenerationMode.NEGATIVE) for path in ("/performance", "/models/{model}/logs", *ASKED, *CHANGED)),
 ]
@@ -64,13 +65,13 @@ def tame(body: dict[str, Any]) -> dict[str, Any]:
 
 def test_every_documented_path_is_tried(document: Any) -> None:  # noqa: ANN401 -- a schema of schemathesis
     """The lists above are the document's own: a new path must be put into one of them."""
-    assert {*READ, *ASKED, *CHANGED} == set(document.raw_schema["paths"])
+    assert {*READ, *ASKED, *CHANGED, *REMOVED} == set(document.raw_schema["paths"])
 
 
 @pytest.mark.parametrize(("path", "mode"), [pytest.param(path, mode, id=f"{path}-{mode.value}") for path, mode in CASES])
 def test_no_made_up_request_finds_a_bug(world: Stack, caller: Caller, document: Any, path: str, mode: GenerationMode) -> None:  # noqa: ANN401
     """Valid or not, it is answered with a documented status below 500, an error has its envelope, and no worker dies of it."""
-    operation = document[path]["GET" if path in READ else "POST"]
+    operation = document[path]["GET" if path in READ else "DELETE" if path in REMOVED else "POST"]
     documented = set(operation.definition.raw["responses"])
     caller.post("/load_model", {"model": NAME})
     failures_before = world.api.get("/performance")["totals"]["failures"]

@@ -1,6 +1,7 @@
 """The budget on the whole stack: who waits, who leaves, and that everybody is answered by the model they asked."""
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,11 +14,26 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
 
 
 def held_bytes(running: Stack) -> int:
-    """Return the sum of the limits of all workers that the engine shows running: what the budget must hold."""
+    """
+    Return the sum of the limits of all workers whose engine runs: what the budget must hold.
+
+    A container that is held, its entry point waiting until there is room for an engine, holds nothing yet.
+    """
     listed = output(["docker", "ps", "--quiet", "--filter", f"label=windlass.owner={running.place.owner}"]).split()
     if not listed:
         return 0
-    return sum(int(line) for line in output(["docker", "inspect", "--format", "{{.HostConfig.Memory}}", *listed]).split())
+    inspected = output(["docker", "inspect", "--format", "{{.State.Pid}} {{.HostConfig.Memory}}", *listed]).splitlines()
+    rows = [line.split() for line in inspected]
+    return sum(int(limit) for process, limit in rows if is_engine(process))
+
+
+def is_engine(process: str) -> bool:
+    """Say whether a process is alive, and an engine and not the entry point that waits to become one."""
+    try:
+        name, state = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").split("(", 1)[1].rsplit(")", 1)
+    except OSError:
+        return False
+    return name != "serve" and state.split()[0] not in "ZX"
 
 
 def queue(running: Stack, model: str) -> list[dict[str, Any]]:
