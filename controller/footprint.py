@@ -60,6 +60,14 @@ class Measured:
     loads: int = 0
     requests: int = 0
 
+    def describes_as(self, other: "Measured") -> bool:
+        """Whether a model is described alike by both: by its memory and the time of its load, not by what it has served."""
+        return self._described == other._described
+
+    @property
+    def _described(self) -> tuple[int, int, int, float]:
+        return self.anon_bytes, self.longest_tokens, self.out_of_memory_bytes, self.load_s
+
 
 def resolve(
     estimate: Footprint, *, override_bytes: int | None = None, measured: Measured | None = None, context_tokens: int = 0

@@ -127,11 +127,11 @@ class Meter:
 
     async def _flush(self) -> None:
         try:
-            written = await asyncio.to_thread(self.ledger.flush)
+            await asyncio.to_thread(self.ledger.flush)
         except StoreError as exc:
             self.problem = str(exc)
             log.warning("ledger.not_written", error=str(exc))
             return
         self.problem = ""
-        if written:
+        if self.ledger.take_news():  # not for every request served: describing ten thousand models anew takes a while
             self._measured()

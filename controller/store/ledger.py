@@ -75,6 +75,7 @@ class Ledger:
         self._lock = threading.Lock()
         self._rows: dict[LedgerKey, Measured] = {}
         self._changed: set[LedgerKey] = set()
+        self._has_news = False
         for row in database.read(f"SELECT {', '.join(_COLUMNS)} FROM measured"):  # noqa: S608  # names of our own fields
             named = dict(zip(_COLUMNS, row, strict=True))
             key = LedgerKey(**{name: named[name] for name in _KEY})  # type: ignore[arg-type]  # the schema types them
@@ -144,6 +145,12 @@ class Ledger:
             raise
         return len(rows)
 
+    def take_news(self) -> bool:
+        """Say whether anything has changed since the last question that makes a model's description another one."""
+        with self._lock:
+            news, self._has_news = self._has_news, False
+        return news
+
     def _update(self, key: LedgerKey, change: Callable[[Measured], Measured]) -> None:
         with self._lock:
             before = self._rows.get(key, Measured())
@@ -151,6 +158,7 @@ class Ledger:
             if after != before:
                 self._rows[key] = after
                 self._changed.add(key)
+                self._has_news |= not after.describes_as(before)
 
 
 _KEY: Final = tuple(field.name for field in fields(LedgerKey))

@@ -145,3 +145,15 @@ def test_what_an_older_version_measured_is_taken_over(tmp_path: Path) -> None:
 
     known = Measured(anon_bytes=10, longest_tokens=7, load_s=1.5, load_worst_s=2.5, tokens_per_s=30.0, loads=3, requests=4)
     assert {KEY: known} == found
+
+
+def test_what_a_model_has_served_is_no_news_and_its_memory_is(database: Database) -> None:
+    """A request like the last one changes no description; more memory, a longer request and another load time do, and once."""
+    ledger = Ledger(database)
+    ledger.saw_request(KEY, tokens=10, tokens_per_s=5.0)
+    first = ledger.take_news()
+    ledger.saw_request(KEY, tokens=10, tokens_per_s=7.0)
+    like_the_last = ledger.take_news()
+    ledger.saw_memory(KEY, anon_bytes=100, mapped_bytes=5)
+
+    assert (True, False, True, False) == (first, like_the_last, ledger.take_news(), ledger.take_news())
