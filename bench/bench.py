@@ -33,8 +33,8 @@ PARTS: Final[Mapping[str, float]] = {
     "peer": 1.5,
     "capacity": 4,
     "conversation": 2,
-    "decode": 2,
-    "gateway": 4,
+    "decode": 4,
+    "gateway": 6,
     "trace": 6,
     "simulator": 2,
 }

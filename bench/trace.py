@@ -41,7 +41,7 @@ ZIPF_MODELS: Final = 6
 ZIPF_RESIDENT: Final = 2
 ZIPF_S: Final = 40.0
 ZIPF_PER_S: Final = 2.0
-"""About what one side can just do on two cores: a queue forms, as it does when it matters whom to load next."""
+"""Some requests wait for a swap of another model; on two idle cores neither side falls behind."""
 SAMPLE_S: Final = 0.2
 ROUTER: Final = "llama.cpp's router"
 
