@@ -27,7 +27,7 @@ from controller.probes.memory import read_memory
 from controller.scheduler import Rules
 from controller.server import Server
 from controller.spec import ModelSpec
-from controller.store.catalog import DEVICE, Catalog, Scanner
+from controller.store.catalog import Catalog, Scanner
 from controller.store.conversations import Conversations, Limits
 from controller.store.database import Database, open_database
 from controller.store.engine_files import EngineFiles
@@ -218,7 +218,7 @@ def _host(settings: Settings) -> Host:
             threads=engine.threads or read_cpu_count(),
             options=engine.options,
         )
-    return Host(sites=sites, device=DEVICE)
+    return Host(sites=sites)
 
 
 def _model_card(spec: ModelSpec) -> ModelCard:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from controller import engines
+from controller.device import NO_GPU, Device
 from controller.engines.base import Site
 from controller.spec import ModelName, ModelSpec, WorkerSpec
 from controller.store.ledger import LedgerKey
@@ -21,12 +22,12 @@ class Host:
 
     Attributes:
         sites: what each engine must know, by the engine's name.
-        device: what measurements hold for.
+        device: what the box is; measurements hold for its fingerprint.
 
     """
 
     sites: Mapping[str, Site]
-    device: str
+    device: Device = NO_GPU
 
     def site(self, model: ModelSpec) -> Site:
         """Return the box as the engine of *model* must know it, with the options that are this model's own."""
@@ -53,7 +54,7 @@ class Host:
     def ledger_key(self, model: ModelSpec) -> LedgerKey:
         """Return what a measurement of *model* holds for here."""
         site = self.site(model)
-        return LedgerKey.of(model, image=site.image, device=self.device, options=site.options)
+        return LedgerKey.of(model, image=site.image, device=self.device.fingerprint, options=site.options)
 
 
 class WorkerSpecs(Mapping[ModelName, WorkerSpec]):

@@ -64,6 +64,8 @@ class Footprint:
         weights_bytes: the part that is mapped from the weights file and could be dropped and read again.
         private_bytes: KV cache, compute buffers and the process itself.
         source: where the figures came from.
+        gpu_bytes: what it takes of the memory of cards, all of its cards together, beside the total; 0 where GPU and processors
+            share one memory, since it is part of the total there.
 
     """
 
@@ -71,6 +73,7 @@ class Footprint:
     weights_bytes: int
     private_bytes: int
     source: FootprintSource
+    gpu_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +101,7 @@ class ModelSpec:
         replicas: how many workers it may have at once.
         replica_of: whose further worker this describes; `None` for a model.
         description: a sentence for people, from `model.toml`.
+        source: the folder of the source, for an engine file that is served beside it; `None` if it is not needed.
 
     """
 
@@ -124,6 +128,7 @@ class ModelSpec:
     replicas: int = 1
     replica_of: ModelName | None = None
     description: str = ""
+    source: PurePosixPath | None = None
 
     @property
     def served_name(self) -> ModelName:
@@ -166,6 +171,7 @@ class WorkerSpec:
         weights: which weights it maps, for those who share them; like the memory, for the budget alone.
         weights_bytes: how much of the memory those are.
         devices: GPU request, empty for none.
+        groups: further groups its user belongs to, by id: those that may open the device nodes.
         pids_limit: processes and threads it may have.
 
     """
@@ -180,6 +186,7 @@ class WorkerSpec:
     weights_bytes: int = 0
     env: Mapping[str, str] = field(default_factory=dict)
     devices: tuple[str, ...] = ()
+    groups: tuple[int, ...] = ()
     pids_limit: int = 256
 
     spec_hash: str = field(default="", init=False, repr=False, compare=False)
@@ -212,6 +219,8 @@ class JobSpec:
         pids_limit: processes and threads it may have.
         cpus: cores it may use; 0 is all of them, whenever no worker wants them.
         env: environment variables.
+        devices: GPU request, empty for none.
+        groups: further groups its user belongs to, by id.
 
     """
 
@@ -224,3 +233,5 @@ class JobSpec:
     pids_limit: int = 256
     cpus: float = 0.0
     env: Mapping[str, str] = field(default_factory=dict)
+    devices: tuple[str, ...] = ()
+    groups: tuple[int, ...] = ()

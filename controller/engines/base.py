@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import Final, Protocol
 
+from controller.device import NO_GPU, Device
 from controller.spec import ApiPath, Footprint, ModelSpec, Mount, WorkerSpec
 
 Options = Mapping[str, str | int | bool]
@@ -87,6 +88,7 @@ class Site:
         kv_root: the folder that holds one KV directory a model, on the host.
         threads: threads a worker computes with.
         options: what `[engines.<name>.options]` sets, engine by engine.
+        device: what the box is.
 
     """
 
@@ -95,6 +97,7 @@ class Site:
     kv_root: PurePosixPath
     threads: int
     options: Options = field(default_factory=dict)
+    device: Device = NO_GPU
 
 
 def worker_mounts(model: ModelSpec, site: Site) -> tuple[Mount, ...]:
@@ -158,6 +161,16 @@ class Engine(Protocol):
         ...
 
     @property
+    def ignored_fields(self) -> frozenset[str]:
+        """Request fields its server does not take, and that change no answer: the gateway leaves them out."""
+        ...
+
+    @property
+    def taken_fields(self) -> frozenset[str] | None:
+        """All request fields its server takes; `None` if it takes any. What is in none of the three sets is refused."""
+        ...
+
+    @property
     def start_timeout_s(self) -> float:
         """How long a worker may take from start to ready, apart from reading its weights."""
         ...
@@ -166,12 +179,24 @@ class Engine(Protocol):
         """Say what a model with this header can be asked."""
         ...
 
+    def refusal(self, device: Device, header: WeightsHeader | None = None) -> str:
+        """Say why it cannot run on this device at all, or, given a header, this model there; empty if it can."""
+        ...
+
     def check_options(self, options: Options) -> tuple[str, ...]:
         """Say what is wrong with `[engines.<name>.options]`, one sentence each."""
         ...
 
-    def estimate(self, header: WeightsHeader, *, context_tokens: int, parallel: int, options: Options = NO_OPTIONS) -> Footprint:
-        """Compute the memory it will need."""
+    def estimate(
+        self,
+        header: WeightsHeader,
+        *,
+        context_tokens: int,
+        parallel: int,
+        options: Options = NO_OPTIONS,
+        device: Device = NO_GPU,
+    ) -> Footprint:
+        """Compute the memory it will need on this device."""
         ...
 
     def worker(self, model: ModelSpec, site: Site) -> WorkerSpec:

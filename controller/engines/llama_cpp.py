@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from controller.device import NO_GPU, Device
 from controller.engines import options as option
 from controller.engines.base import (
     KV_MOUNT,
@@ -86,6 +87,8 @@ class LlamaCpp:
     reads_directly: bool = False
     says_ready: bool = True
     refused_fields: frozenset[str] = frozenset()
+    ignored_fields: frozenset[str] = frozenset()
+    taken_fields: frozenset[str] | None = None
     start_timeout_s: float = 60.0
 
     def api_paths(self, header: WeightsHeader) -> frozenset[ApiPath]:
@@ -94,11 +97,23 @@ class LlamaCpp:
             return frozenset({ApiPath.EMBEDDINGS})
         return frozenset({ApiPath.COMPLETIONS, ApiPath.CHAT} if header.chat else {ApiPath.COMPLETIONS})
 
+    def refusal(self, device: Device, header: WeightsHeader | None = None) -> str:  # noqa: ARG002
+        """It runs everywhere."""
+        return ""
+
     def check_options(self, options: Options) -> tuple[str, ...]:
         """Say what is wrong with the options."""
         return option.problems(self.name, OPTIONS, options)
 
-    def estimate(self, header: WeightsHeader, *, context_tokens: int, parallel: int, options: Options = NO_OPTIONS) -> Footprint:
+    def estimate(
+        self,
+        header: WeightsHeader,
+        *,
+        context_tokens: int,
+        parallel: int,
+        options: Options = NO_OPTIONS,
+        device: Device = NO_GPU,  # noqa: ARG002
+    ) -> Footprint:
         """
         Add up what the server will hold.
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from controller.device import NO_GPU, Device
 from controller.engines import options as option
 from controller.engines.base import (
     MODEL_MOUNT,
@@ -58,6 +59,8 @@ class Transformers:
     refused_fields: frozenset[str] = frozenset(
         {"logprobs", "top_logprobs", "logit_bias", "response_format", "tools", "tool_choice", "functions", "function_call"}
     )
+    ignored_fields: frozenset[str] = frozenset()
+    taken_fields: frozenset[str] | None = None
     start_timeout_s: float = 120.0
 
     def api_paths(self, header: WeightsHeader) -> frozenset[ApiPath]:
@@ -66,6 +69,10 @@ class Transformers:
             return frozenset({ApiPath.EMBEDDINGS})
         generates = frozenset({ApiPath.EMBEDDINGS, ApiPath.COMPLETIONS})
         return generates | {ApiPath.CHAT} if header.chat else generates
+
+    def refusal(self, device: Device, header: WeightsHeader | None = None) -> str:  # noqa: ARG002
+        """It runs everywhere."""
+        return ""
 
     def check_options(self, options: Options) -> tuple[str, ...]:
         """Say what is wrong with the options."""
@@ -78,6 +85,7 @@ class Transformers:
         context_tokens: int,
         parallel: int,
         options: Options = NO_OPTIONS,  # noqa: ARG002
+        device: Device = NO_GPU,  # noqa: ARG002
     ) -> Footprint:
         """
         Add up what the server will hold.

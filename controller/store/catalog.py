@@ -21,6 +21,7 @@ from typing import Final
 
 from controller import engines
 from controller.config import Settings
+from controller.device import NO_GPU, Device
 from controller.engines.base import Engine, Options, WeightsHeader
 from controller.errors import ConfigError, ModelError
 from controller.footprint import Measured, resolve
@@ -40,7 +41,6 @@ ASSUMED_START_S: Final = 0.7
 """What a start takes beside that: the container and the engine."""
 QUIET_S: Final = 1.0
 """Files changed later than this may still be being written."""
-DEVICE: Final = "cpu"
 NO_LIMIT_BYTES: Final = 1 << 62
 
 
@@ -112,7 +112,7 @@ class Scanner:
         *,
         shelf: EngineFiles | None = None,
         budget_bytes: int = NO_LIMIT_BYTES,
-        device: str = DEVICE,
+        device: Device = NO_GPU,
         now: Callable[[], float] = time.time,
     ) -> None:
         """
@@ -123,7 +123,7 @@ class Scanner:
             ledger: what was measured of them.
             shelf: the engine files there are; without it, none is taken to be there.
             budget_bytes: what all models may take together, for `quantization = "auto"`.
-            device: what they run on.
+            device: the box they run on.
             now: the wall clock.
 
         Raises:
@@ -250,14 +250,16 @@ class Scanner:
     def _terms(self, engine: Engine, manifest: Manifest, context_tokens: int) -> Terms:
         return Terms(
             images={name: self._settings.engine(name).image for name in engines.ENGINES},
-            device=self._device,
+            device=self._device.fingerprint,
             limit_bytes=manifest.memory or self._budget_bytes,
             estimate=lambda header: self._estimate(engine, manifest, context_tokens, header),
         )
 
     def _estimate(self, engine: Engine, manifest: Manifest, context_tokens: int, header: WeightsHeader) -> Footprint:
         options = self._options(engine, manifest)
-        return engine.estimate(header, context_tokens=context_tokens, parallel=manifest.parallel, options=options)
+        return engine.estimate(
+            header, context_tokens=context_tokens, parallel=manifest.parallel, options=options, device=self._device
+        )
 
     def _options(self, engine: Engine, manifest: Manifest) -> Options:
         options = {**self._settings.engine(engine.name).options, **manifest.options}
@@ -360,7 +362,7 @@ class Scanner:
             digest=found.digest,
             context_tokens=found.context_tokens,
             parallel=found.manifest.parallel,
-            device=self._device,
+            device=self._device.fingerprint,
             options=options_text(self._options(found.engine, found.manifest)),
         )
         return self._ledger.find(key)

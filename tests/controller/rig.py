@@ -353,7 +353,7 @@ async def reaches(what: str, look: Callable[[], Any], *, patience_s: float = PAT
 def host(folder: Path) -> Host:
     """Describe a box whose run and KV directories are in *folder*."""
     site = Site(image="fake", run_root=PurePosixPath(folder / "r"), kv_root=PurePosixPath(folder / "k"), threads=1)
-    return Host(sites={"llama-cpp": site, "transformers": site}, device="cpu")
+    return Host(sites={"llama-cpp": site, "transformers": site})
 
 
 def rules(**changes: Any) -> Rules:

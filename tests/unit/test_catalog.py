@@ -394,7 +394,7 @@ def test_a_model_has_options_of_its_own(models: Path) -> None:
     found = {model.name: model for model in scanner(models, **{"llama-cpp": engine}).scan().models}
     plain, own = (found[ModelName(name)] for name in ("plain", "own"))
     site = Site(image="image", run_root=PurePosixPath("/r"), kv_root=PurePosixPath("/k"), threads=1, options=engine.options)
-    host = Host(sites={"llama-cpp": site}, device="cpu")
+    host = Host(sites={"llama-cpp": site})
 
     assert (("repack", True), ("ubatch_size", 64)) == own.options
     assert {"--no-repack", "256", "q8_0"} <= {*host.worker(plain).argv}

@@ -25,6 +25,7 @@ CHANGED = {
     "socket": PurePosixPath("/run/workers/mini/other.sock"),
     "env": {"THREADS": "2"},
     "devices": ("gpu",),
+    "groups": (44,),
     "pids_limit": 255,
 }
 

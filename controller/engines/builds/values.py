@@ -87,6 +87,8 @@ class BuildStep:
         memory_bytes: the limit of the container, swap included.
         pids_limit: processes and threads it may have.
         env: environment variables.
+        gpu: it needs the GPU.
+        host_files: files of the host that it must see, at the same path, read-only.
 
     """
 
@@ -96,6 +98,8 @@ class BuildStep:
     memory_bytes: int
     pids_limit: int = 128
     env: Mapping[str, str] = field(default_factory=dict)
+    gpu: bool = False
+    host_files: tuple[PurePosixPath, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +114,7 @@ class BuildRecipe:
         output: what is kept of `/out`, relative to it: a GGUF file, or a checkpoint's folder. The rest is scratch.
         estimate_bytes: what is kept will take about this much disk.
         scratch_bytes: what lies in `/out` beside it at the worst moment.
+        beside_source: what comes out is of use only beside the source, which stays.
 
     """
 
@@ -119,6 +124,7 @@ class BuildRecipe:
     output: PurePosixPath
     estimate_bytes: int
     scratch_bytes: int
+    beside_source: bool = False
 
     @property
     def memory_bytes(self) -> int:
