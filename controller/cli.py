@@ -121,11 +121,12 @@ def gateway(config: Config = None) -> None:
 @app.command(rich_help_panel="On the box")
 def check(config: Config = None, *, as_json: AsJson = False) -> None:
     """List every problem of configuration and host, with what to do about it. Exits with 1 if one of them is an error."""
-    from controller.ops import check as checks  # noqa: PLC0415
     from controller.ops import survey  # noqa: PLC0415
+    from controller.ops.check.rules import findings as judge  # noqa: PLC0415
+    from controller.ops.check.values import Severity  # noqa: PLC0415
 
-    findings = checks.findings(survey.survey(_environment(), config=config))
-    failed = any(finding.severity is checks.Severity.ERROR for finding in findings)
+    findings = judge(survey.survey(_environment(), config=config))
+    failed = any(finding.severity is Severity.ERROR for finding in findings)
     if as_json:
         _print_json({"ok": not failed, "findings": [finding.as_json() for finding in findings]})
     else:

@@ -16,7 +16,8 @@ from controller.drivers.base import EngineInfo
 from controller.drivers.docker import DockerDriver
 from controller.errors import ConfigError, EngineError, WindlassError
 from controller.ops import control
-from controller.ops.check import Access, EngineFacts, Facts, Port, split_listen
+from controller.ops.check.network import split_listen
+from controller.ops.check.values import Access, EngineFacts, Facts, Port
 from controller.ops.client import Api
 from controller.probes.host import nearest_existing, read_disk
 from controller.probes.memory import read_memory

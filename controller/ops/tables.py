@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from controller.ops import building
-from controller.ops.check import Finding
+from controller.ops.check.values import Finding
 from controller.ops.shapes import (
     BuildRow,
     Changed,

@@ -10,18 +10,10 @@ import pytest
 from controller.config import GatewaySettings, MemorySettings, Settings
 from controller.drivers.base import EngineInfo
 from controller.ops import survey
-from controller.ops.check import (
-    Access,
-    EngineFacts,
-    Facts,
-    Finding,
-    Port,
-    Severity,
-    findings,
-    is_loopback,
-    split_listen,
-    worker_socket,
-)
+from controller.ops.check.network import is_loopback, split_listen
+from controller.ops.check.place import worker_socket
+from controller.ops.check.rules import findings
+from controller.ops.check.values import Access, EngineFacts, Facts, Finding, Port, Severity
 from controller.probes.host import DiskKind, DiskReading
 from controller.probes.memory import MemoryReading
 from controller.spec import ApiPath, Footprint, FootprintSource, ModelName, ModelSpec

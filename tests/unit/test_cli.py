@@ -17,7 +17,7 @@ import pytest
 from controller import __version__, cli, wire
 from controller.errors import AnswerError, ConfigError, EngineError, Reason, UnreachableError
 from controller.ops import survey
-from controller.ops.check import Port
+from controller.ops.check.values import Port
 from controller.ops.client import Api
 
 MODEL = {

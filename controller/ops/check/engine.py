@@ -1,0 +1,53 @@
+"""The container engine, and the images it must have."""
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from controller.ops.check.values import EngineFacts, Finding, error, warning
+
+OLDEST_ENGINE: Final = (20, 10)
+
+
+def engine(engine: EngineFacts) -> Iterable[Finding]:
+    """Judge the container engine."""
+    if engine.info is None:
+        yield error(
+            "engine",
+            f"the container engine does not answer: {engine.problem}",
+            "sudo systemctl start docker\n`make run` installs it where it is missing; DOCKER_HOST names another one",
+        )
+        return
+    version = tuple(int(part) for part in re.findall(r"\d+", engine.info.version)[:2])
+    if version and version < OLDEST_ENGINE:
+        yield error(
+            "engine",
+            f"wanted Docker Engine 20.10 or newer, got {engine.info.version}",
+            "sudo apt-get install docker.io",
+        )
+    if not engine.info.memory_limits:
+        yield error(
+            "memory limits",
+            "the kernel does not enforce memory limits of containers, so one model could take the whole box",
+            "add `cgroup_enable=memory swapaccount=1` to the kernel's command line "
+            "(/boot/firmware/cmdline.txt, /boot/extlinux/extlinux.conf or /etc/default/grub) and reboot",
+        )
+    elif not engine.info.swap_limits:
+        yield warning(
+            "swap limits",
+            f"the kernel does not count swap for containers (cgroup v{engine.info.cgroup_version}): "
+            "a worker over its limit swaps instead of being stopped",
+            "add `swapaccount=1` to the kernel's command line and reboot, or turn swap off: sudo swapoff -a",
+        )
+    if engine.info.storage_driver == "vfs":
+        yield warning(
+            "engine",
+            "the storage driver vfs copies a whole image for every container",
+            'set {"storage-driver": "overlay2"} in /etc/docker/daemon.json and restart the engine',
+        )
+
+
+def images(engine: EngineFacts) -> Iterable[Finding]:
+    """Name the images that models want and nobody has built."""
+    for name, tag in engine.missing_images or ():
+        yield error("image", f"models want the engine {name}, and its image {tag} is not there", f"make images ENGINES={name}")

@@ -1,0 +1,82 @@
+"""The memory that models share, and swap."""
+
+from collections.abc import Iterable
+from typing import Final
+
+from controller.ops.check.values import Facts, Finding, error, warning
+from controller.probes.host import DiskKind
+from controller.units import MIB, format_bytes
+
+LEAST_RESERVE_BYTES: Final = 512 * MIB
+
+
+def budget_bytes(facts: Facts) -> int:
+    """Return what models may use together."""
+    memory = facts.settings.memory
+    return memory.budget if memory.budget is not None else max(facts.memory.total_bytes - memory.reserve, 0)
+
+
+def memory(facts: Facts) -> Iterable[Finding]:
+    """Judge the budget of models."""
+    total, budget = facts.memory.total_bytes, budget_bytes(facts)
+    advice = f"set memory.budget to {format_bytes(max(total - 2 * LEAST_RESERVE_BYTES, 0))} or less"
+    if budget <= 0:
+        yield error(
+            "budget",
+            f"nothing is left for models: the box has {format_bytes(total)}, and {format_bytes(facts.settings.memory.reserve)} "
+            "are reserved",
+            "lower memory.reserve, or set memory.budget",
+        )
+    elif budget > total:
+        yield error(
+            "budget",
+            f"the budget of {format_bytes(budget)} is more than the box has, {format_bytes(total)}: it would run out of memory",
+            advice,
+        )
+    elif budget > total - LEAST_RESERVE_BYTES:
+        yield warning(
+            "budget",
+            f"the budget of {format_bytes(budget)} leaves {format_bytes(total - budget)} for system, controller and gateway",
+            advice,
+        )
+    pinned = sum(model.footprint.total_bytes for model in facts.models if model.pinned)
+    if pinned > budget > 0:
+        yield error(
+            "budget",
+            f"the pinned models need {format_bytes(pinned)} together, and the budget is {format_bytes(budget)}",
+            "set pinned = false in the model.toml of one of them",
+        )
+
+
+def swap(facts: Facts) -> Iterable[Finding]:
+    """Judge compressed swap, and swap on slow disks."""
+    memory = facts.memory
+    on_disk = memory.swap_total_bytes - memory.zram_bytes
+    if memory.zram_bytes > memory.total_bytes // 4:
+        yield warning(
+            "zram",
+            f"{format_bytes(memory.zram_bytes)} of compressed swap take memory from the same box, and weights hardly compress",
+            "sudo systemctl disable --now nvzramconfig (on a Jetson), or remove zram-tools, and reboot",
+        )
+    if on_disk > 0 and facts.disk.kind in {DiskKind.SD_CARD, DiskKind.EMMC, DiskKind.ROTATING}:
+        yield warning(
+            "swap",
+            f"{format_bytes(on_disk)} of swap are on a slow disk: the box stands still when they are used, and flash wears out",
+            "sudo swapoff -a, and remove the line from /etc/fstab",
+        )
+
+
+def models(facts: Facts) -> Iterable[Finding]:
+    """Name the folders that cannot be served, and the models that can never fit."""
+    for folder, text in facts.folder_problems:
+        yield error("model folder", f"{folder}: {text}", f"ls -l {facts.settings.home / 'models' / folder}")
+    budget = budget_bytes(facts)
+    for model in facts.models:
+        footprint = model.footprint
+        if footprint.total_bytes > budget > 0:
+            yield warning(
+                "model",
+                f"{model.name} needs {format_bytes(footprint.total_bytes)} ({footprint.source}) and can never fit "
+                f"into the budget of {format_bytes(budget)}",
+                f"raise memory.budget, lower context or parallel in {model.folder / 'model.toml'}, or set memory there",
+            )

@@ -1,0 +1,130 @@
+"""What `windlass check` looks at and what it finds. Immutable values."""
+
+import enum
+from dataclasses import dataclass
+
+from controller.config import Settings
+from controller.drivers.base import EngineInfo
+from controller.probes.host import DiskReading
+from controller.probes.memory import MemoryReading
+from controller.spec import ModelSpec
+
+
+class Severity(enum.StrEnum):
+    """How bad a finding is."""
+
+    ERROR = "error"
+    """Something will not work."""
+    WARNING = "warning"
+    """It will work, but slower, shorter or less safely than it could."""
+
+
+class Access(enum.Enum):
+    """What can be done with a folder."""
+
+    WRITABLE = "writable"
+    """It exists, or can be made, and can be written."""
+    FORBIDDEN = "forbidden"
+    """Whoever asked may not write there; the controller, who runs as root, may."""
+    READ_ONLY = "read_only"
+    """Nobody may: the file system is mounted read-only."""
+    NOT_A_FOLDER = "not_a_folder"
+    """Something else has its name."""
+
+
+class Port(enum.Enum):
+    """Who has the address that the gateway wants."""
+
+    FREE = "free"
+    """Nobody."""
+    OURS = "ours"
+    """A gateway of Windlass."""
+    TAKEN = "taken"
+    """Somebody else."""
+    NO_ADDRESS = "no_address"
+    """This host does not have the address."""
+    FORBIDDEN = "forbidden"
+    """Whoever asked may not listen there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """
+    One problem.
+
+    Attributes:
+        severity: how bad it is.
+        subject: what it is about, in a word or two.
+        text: what is so, and what it means.
+        fix: what to do, a command where there is one.
+
+    """
+
+    severity: Severity
+    subject: str
+    text: str
+    fix: str
+
+    def as_json(self) -> dict[str, str]:
+        """Return it for programs."""
+        return {"severity": self.severity.value, "subject": self.subject, "text": self.text, "fix": self.fix}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineFacts:
+    """
+    What is known of the container engine.
+
+    Attributes:
+        info: what it says of itself; `None` if it does not answer.
+        problem: why it does not answer.
+        missing_images: pairs of engine and image tag that are not there; `None` if nobody could look.
+
+    """
+
+    info: EngineInfo | None = None
+    problem: str = ""
+    missing_images: tuple[tuple[str, str], ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """
+    Everything that was looked at.
+
+    Attributes:
+        config_problems: what is wrong with the configuration; then `settings` are the defaults.
+        settings: the configuration.
+        memory: the box's memory.
+        home: what can be done with the home folder.
+        run: what can be done with the run folder.
+        disk: the file system of the home folder.
+        engine: the container engine.
+        port: who has the gateway's address.
+        key_count: how many API keys exist; `None` if the controller did not tell.
+        models: the models that can be served.
+        folder_problems: pairs of folder and what is wrong with it.
+
+    """
+
+    config_problems: tuple[str, ...]
+    settings: Settings
+    memory: MemoryReading
+    home: Access
+    run: Access
+    disk: DiskReading
+    engine: EngineFacts
+    port: Port
+    key_count: int | None
+    models: tuple[ModelSpec, ...]
+    folder_problems: tuple[tuple[str, str], ...]
+
+
+def error(subject: str, text: str, fix: str) -> Finding:
+    """Make a finding of something that will not work."""
+    return Finding(severity=Severity.ERROR, subject=subject, text=text, fix=fix)
+
+
+def warning(subject: str, text: str, fix: str) -> Finding:
+    """Make a finding of something that works worse than it could."""
+    return Finding(severity=Severity.WARNING, subject=subject, text=text, fix=fix)
