@@ -32,6 +32,8 @@ class GpuAccess(enum.StrEnum):
     """By NVIDIA's container runtime, the documented way on a Jetson."""
     CDI = "cdi"
     """By the name that a specification of the Container Device Interface gives it."""
+    REQUEST = "request"
+    """By the engine's own request, which works for cards where NVIDIA's toolkit is installed and nothing is configured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +140,8 @@ class Device:
         chosen = "all" if self.unified or not indices else ""
         if self.access is GpuAccess.CDI:
             return tuple(f"nvidia.com/gpu={index}" for index in ((chosen,) if chosen else indices))
-        return (f"nvidia={chosen or ','.join(map(str, indices))}",)
+        kind = "gpus" if self.access is GpuAccess.REQUEST else "nvidia"
+        return (f"{kind}={chosen or ','.join(map(str, indices))}",)
 
 
 NO_GPU = Device()

@@ -173,6 +173,8 @@ class WorkerSpec:
         devices: GPU request, empty for none.
         groups: further groups its user belongs to, by id: those that may open the device nodes.
         pids_limit: processes and threads it may have.
+        shm_bytes: memory that its processes share, a part of its own; those that compute on several GPUs together need more than
+            the usual, which 0 means.
 
     """
 
@@ -188,6 +190,7 @@ class WorkerSpec:
     devices: tuple[str, ...] = ()
     groups: tuple[int, ...] = ()
     pids_limit: int = 256
+    shm_bytes: int = 0
 
     spec_hash: str = field(default="", init=False, repr=False, compare=False)
     """

@@ -90,7 +90,21 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineInfo:
-    """What the container engine says about itself and the host."""
+    """
+    What the container engine says about itself and the host.
+
+    Attributes:
+        version: its own.
+        cgroup_version: of the host's cgroups.
+        memory_limits: it can limit memory.
+        swap_limits: it can limit swap.
+        runtimes: OCI runtimes it knows, by name.
+        storage_driver: how it keeps images.
+        architecture: of the host's processors, as the kernel says it.
+        cdi_folders: where it looks for specifications of the Container Device Interface; empty if it does not.
+        cdi_devices: the names it has found there; empty before Docker 28.2, which does not tell.
+
+    """
 
     version: str
     cgroup_version: int
@@ -99,6 +113,8 @@ class EngineInfo:
     runtimes: tuple[str, ...]
     storage_driver: str
     architecture: str
+    cdi_folders: tuple[str, ...] = ()
+    cdi_devices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

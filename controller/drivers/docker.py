@@ -28,7 +28,8 @@ from docker.types import CancellableStream
 from controller.drivers.base import Container, EngineEvent, EngineInfo, Job, Usage
 from controller.drivers.cgroup import parse_usage
 from controller.drivers.cgroup_files import CgroupFiles
-from controller.drivers.sealing import Body, container_body, container_name, job_body, job_name
+from controller.drivers.gpus import Body
+from controller.drivers.sealing import container_body, container_name, job_body, job_name
 from controller.errors import ContainerMissingError, EngineError, EngineUnavailableError
 from controller.spec import (
     LABEL_BUILD,
@@ -111,12 +112,14 @@ class DockerDriver:
         Make the container and start nothing.
 
         Raises:
-            EngineError: the image or a mounted directory is not there, or somebody else's container has the name.
+            EngineError: the image or a mounted directory is not there, somebody else's container has the name, or it wants a GPU
+                and the engine has no way to give it one.
 
         """
         engine = self._info or await self.info()
         name = container_name(self._owner, spec.model)
-        body = container_body(spec, owner=self._owner, engine=engine)
+        with _named(f"create {name}"):
+            body = container_body(spec, owner=self._owner, engine=engine)
 
         def create(client: _Client) -> None:
             _make(client, name, body, exists=lambda: bool(self._find(client, spec.model)))
@@ -209,12 +212,14 @@ class DockerDriver:
         Make the container of a step and start it, unless it has run.
 
         Raises:
-            EngineError: the image or a mounted directory is not there, or somebody else's container has the name.
+            EngineError: the image or a mounted directory is not there, somebody else's container has the name, or it wants a GPU
+                and the engine has no way to give it one.
 
         """
         engine = self._info or await self.info()
         name = job_name(self._owner, spec.build)
-        body = job_body(spec, owner=self._owner, engine=engine)
+        with _named(f"create {name}"):
+            body = job_body(spec, owner=self._owner, engine=engine)
 
         def begin(client: _Client) -> None:
             _make(client, name, body, exists=lambda: bool(self._find_job(client, spec.build)))
@@ -445,6 +450,15 @@ def _our_errors(what: str) -> Iterator[None]:
 
 
 @contextmanager
+def _named(what: str) -> Iterator[None]:
+    """Say what was tried where a request could not even be written."""
+    try:
+        yield
+    except EngineError as exc:
+        raise EngineError(f"{what}: {exc}") from exc
+
+
+@contextmanager
 def _unless(holds: Callable[[], bool]) -> Iterator[None]:
     """Forgive the engine's refusal if the wanted state holds all the same; that a container is missing is never forgiven."""
     try:
@@ -554,4 +568,6 @@ def _engine_info(info: Mapping[str, Any]) -> EngineInfo:
         runtimes=tuple(sorted(info.get("Runtimes") or ())),
         storage_driver=info["Driver"],
         architecture=info["Architecture"],
+        cdi_folders=tuple(info.get("CDISpecDirs") or ()),
+        cdi_devices=tuple(sorted(found["ID"] for found in info.get("DiscoveredDevices") or () if found["Source"] == "cdi")),
     )

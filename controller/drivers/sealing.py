@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from controller.drivers.base import EngineInfo
+from controller.drivers.gpus import Body, Reach, reach
 from controller.replicas import SEPARATOR
 from controller.spec import (
     GROUP_GID,
@@ -31,6 +32,9 @@ MIN_MEMORY_BYTES: Final = 6 * MIB
 
 _SCRATCH_BYTES: Final = 64 * MIB
 """Of `/tmp`, and of `/dev/shm`; both are memory and count against the container's limit."""
+_NO_CORE: Final = {"Name": "core", "Soft": 0, "Hard": 0}
+"""A core file holds conversations, and the kernel would write it outside of every limit here."""
+_MAY_PIN: Final = {"Name": "memlock", "Soft": -1, "Hard": -1}
 _LOG_BYTES: Final = 1 * MIB
 _LOG_FILES: Final = 2
 _OOM_SCORE_ADJ: Final = 500
@@ -39,9 +43,6 @@ _JOB_OOM_SCORE_ADJ: Final = 800
 """And a build is a better loss than a worker: it starts again by itself."""
 _JOB_CPU_SHARES: Final = 64
 """Against 1024 of everybody else: a build takes the cores that nobody else wants, and yet it ends where there are none."""
-_NVIDIA: Final = "nvidia"
-
-Body = dict[str, object]
 
 
 def container_name(owner: str, model: ModelName) -> str:
@@ -58,21 +59,20 @@ def container_body(spec: WorkerSpec, *, owner: str, engine: EngineInfo) -> Body:
     Return the body of the request that makes *spec*'s container.
 
     Health check and stop signal of the image are overridden: readiness is asked on the socket, and one signal means stop for all.
+
+    Raises:
+        EngineError: it wants a GPU, and the engine has no way to give it one.
+
     """
-    requests, runtime, device_env = _gpus(spec.devices, engine.runtimes)
+    devices = reach(spec.devices, engine)
     labels = {LABEL_MODEL: spec.model, LABEL_SPEC: spec.spec_hash, LABEL_MEMORY: str(spec.memory_bytes)}
     return {
-        **_container(spec.image, {**device_env, **spec.env}, labels={LABEL_OWNER: owner, **labels}, hostname="worker"),
+        **_container(spec.image, {**devices.env, **spec.env}, labels={LABEL_OWNER: owner, **labels}, hostname="worker"),
         "Cmd": list(spec.argv),
         "HostConfig": {
             **_sealed(spec.mounts, pids_limit=spec.pids_limit, oom_score_adj=_OOM_SCORE_ADJ),
-            "Devices": [
-                {"PathOnHost": node, "PathInContainer": node, "CgroupPermissions": "rw"}
-                for node in spec.devices
-                if node.startswith("/")
-            ],
-            "DeviceRequests": requests,
-            **({"Runtime": runtime} if runtime else {}),
+            **_opened(devices, spec.groups),
+            "ShmSize": max(spec.shm_bytes, _SCRATCH_BYTES),
             **_memory(spec.memory_bytes, engine),
         },
     }
@@ -84,15 +84,23 @@ def job_name(owner: str, build: str) -> str:
 
 
 def job_body(spec: JobSpec, *, owner: str, engine: EngineInfo) -> Body:
-    """Return the body of the request that makes *spec*'s container: as sealed as a worker, and last in line for the cores."""
+    """
+    Return the body of the request that makes *spec*'s container: as sealed as a worker, and last in line for the cores.
+
+    Raises:
+        EngineError: it wants a GPU, and the engine has no way to give it one.
+
+    """
+    devices = reach(spec.devices, engine)
     labels = {LABEL_BUILD: spec.build, LABEL_STEP: str(spec.step), LABEL_MEMORY: str(spec.memory_bytes)}
     program, *arguments = spec.argv
     return {
-        **_container(spec.image, spec.env, labels={LABEL_OWNER: owner, **labels}, hostname="build"),
+        **_container(spec.image, {**devices.env, **spec.env}, labels={LABEL_OWNER: owner, **labels}, hostname="build"),
         "Entrypoint": [program],
         "Cmd": arguments,
         "HostConfig": {
             **_sealed(spec.mounts, pids_limit=spec.pids_limit, oom_score_adj=_JOB_OOM_SCORE_ADJ),
+            **_opened(devices, spec.groups),
             "CpuShares": _JOB_CPU_SHARES,
             **({"NanoCpus": round(spec.cpus * 1e9)} if spec.cpus else {}),
             **_memory(spec.memory_bytes, engine),
@@ -127,8 +135,7 @@ def _sealed(mounts: Sequence[Mount], *, pids_limit: int, oom_score_adj: int) -> 
         "OomScoreAdj": oom_score_adj,
         "ShmSize": _SCRATCH_BYTES,
         "Tmpfs": {"/tmp": f"rw,noexec,nosuid,nodev,size={_SCRATCH_BYTES},mode=1777"},  # noqa: S108 -- the container's own
-        # A core file holds conversations, and the kernel would write it outside of every limit here.
-        "Ulimits": [{"Name": "core", "Soft": 0, "Hard": 0}],
+        "Ulimits": [_NO_CORE],
         "LogConfig": {"Type": "json-file", "Config": {"max-size": str(_LOG_BYTES), "max-file": str(_LOG_FILES)}},
         "Mounts": [
             {"Type": "bind", "Source": str(mount.source), "Target": str(mount.target), "ReadOnly": mount.read_only}
@@ -137,32 +144,22 @@ def _sealed(mounts: Sequence[Mount], *, pids_limit: int, oom_score_adj: int) -> 
     }
 
 
+def _opened(devices: Reach, groups: Sequence[int]) -> Body:
+    """
+    Add what is open to this container alone: its devices, and the groups that may open the nodes.
+
+    Who drives a GPU pins memory of its own, and the limit on that is the container's: the kernel counts pinned pages like others.
+    """
+    is_open = bool(devices.nodes or devices.requests or devices.runtime)
+    return {
+        **devices.host_config,
+        "GroupAdd": [str(group) for group in groups if group != GROUP_GID],
+        "Ulimits": [_NO_CORE, _MAY_PIN] if is_open else [_NO_CORE],
+    }
+
+
 def _memory(memory_bytes: int, engine: EngineInfo) -> Body:
     limit_bytes = max(memory_bytes, MIN_MEMORY_BYTES)
     # Only version 1 knows swappiness per container; with the two limits equal there is no swap in version 2 either.
     swappiness: Body = {"MemorySwappiness": 0} if engine.cgroup_version == 1 else {}
     return {"Memory": limit_bytes, "MemorySwap": limit_bytes, **swappiness}
-
-
-def _gpus(devices: Sequence[str], runtimes: Sequence[str]) -> tuple[list[Body], str, Mapping[str, str]]:
-    """
-    Translate device names: `nvidia=all` or `nvidia=0,1`, a CDI name such as `nvidia.com/gpu=all`, or a node such as `/dev/nvmap`.
-
-    `nvidia=` uses NVIDIA's container runtime where the engine has it, since on Jetson that is the way that is documented.
-    """
-    requests: list[Body] = []
-    runtime = ""
-    env: dict[str, str] = {}
-    for device in devices:
-        if device.startswith("/"):
-            continue
-        kind, _, ids = device.partition("=")
-        if "/" in kind:
-            requests.append({"Driver": "cdi", "DeviceIDs": [device]})
-        elif kind == _NVIDIA and _NVIDIA in runtimes:
-            runtime = _NVIDIA
-            env = {"NVIDIA_VISIBLE_DEVICES": ids, "NVIDIA_DRIVER_CAPABILITIES": "compute,utility"}
-        else:
-            chosen: Body = {"Count": -1} if ids == "all" else {"DeviceIDs": ids.split(",")}
-            requests.append({"Driver": kind, "Capabilities": [["gpu"]], **chosen})
-    return requests, runtime, env

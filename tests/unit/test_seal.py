@@ -7,7 +7,8 @@ import pytest
 
 from controller.drivers.base import EngineInfo
 from controller.drivers.sealing import MIN_MEMORY_BYTES, container_body, container_name, job_body, job_name
-from controller.spec import JobSpec, ModelName, Mount, WorkerSpec
+from controller.errors import EngineError
+from controller.spec import GROUP_GID, JobSpec, ModelName, Mount, WorkerSpec
 from controller.units import GIB, MIB
 
 
@@ -119,33 +120,78 @@ def test_variables_are_sorted() -> None:
     assert body["Env"] == ["A=1", "B=2"]
 
 
+CDI = engine(version="28.3", cdi_folders=("/etc/cdi", "/run/cdi"))
+NVIDIA = engine(runtimes=("nvidia", "runc"))
+
+
 @pytest.mark.parametrize(
-    ("device", "request_"),
+    ("devices", "request_"),
     [
-        ("nvidia=all", {"Driver": "nvidia", "Capabilities": [["gpu"]], "Count": -1}),
-        ("nvidia=0,1", {"Driver": "nvidia", "Capabilities": [["gpu"]], "DeviceIDs": ["0", "1"]}),
-        ("nvidia.com/gpu=all", {"Driver": "cdi", "DeviceIDs": ["nvidia.com/gpu=all"]}),
+        (("nvidia.com/gpu=all",), {"Driver": "cdi", "DeviceIDs": ["nvidia.com/gpu=all"]}),
+        (("nvidia.com/gpu=0", "nvidia.com/gpu=1"), {"Driver": "cdi", "DeviceIDs": ["nvidia.com/gpu=0", "nvidia.com/gpu=1"]}),
+        (("nvidia=all",), {"Driver": "cdi", "DeviceIDs": ["nvidia.com/gpu=all"]}),
+        (("nvidia=0,1",), {"Driver": "cdi", "DeviceIDs": ["nvidia.com/gpu=0", "nvidia.com/gpu=1"]}),
+        (("gpus=all",), {"Driver": "nvidia", "Capabilities": [["gpu"]], "Count": -1}),
+        (("gpus=0,1",), {"Driver": "nvidia", "Capabilities": [["gpu"]], "DeviceIDs": ["0", "1"]}),
     ],
 )
-def test_gpus_are_requested(device: str, request_: dict[str, object]) -> None:
-    """Devices by driver and by their CDI name become requests."""
-    host = host_config(worker(devices=(device,)), engine())
+def test_gpus_are_requested(devices: tuple[str, ...], request_: dict[str, object]) -> None:
+    """By their CDI names, which stand for those of a runtime that is not there, or by the engine's own request."""
+    host = host_config(worker(devices=devices), CDI)
 
     assert host["DeviceRequests"] == [request_]
     assert "Runtime" not in host
 
 
-def test_nvidias_runtime_is_used_where_it_is() -> None:
-    """On an engine with NVIDIA's runtime the GPU comes through it, and a variable says which; the worker's own variables win."""
-    body = container_body(
-        worker(devices=("nvidia=all",), env={"NVIDIA_DRIVER_CAPABILITIES": "all"}),
-        owner="box",
-        engine=engine(runtimes=("nvidia", "runc")),
-    )
+@pytest.mark.parametrize(
+    ("devices", "seen"), [(("nvidia=all",), "all"), (("nvidia=0,1",), "0,1"), (("nvidia=0", "nvidia=2"), "0,2")]
+)
+def test_nvidias_runtime_is_used_where_it_is(devices: tuple[str, ...], seen: str) -> None:
+    """The GPU comes through it, and a variable says which; the worker's own variables win."""
+    body = container_body(worker(devices=devices, env={"NVIDIA_DRIVER_CAPABILITIES": "all"}), owner="box", engine=NVIDIA)
 
     assert isinstance(body["HostConfig"], dict)
     assert (body["HostConfig"]["Runtime"], body["HostConfig"]["DeviceRequests"]) == ("nvidia", [])
-    assert body["Env"] == ["NVIDIA_DRIVER_CAPABILITIES=all", "NVIDIA_VISIBLE_DEVICES=all"]
+    assert body["Env"] == ["NVIDIA_DRIVER_CAPABILITIES=all", f"NVIDIA_VISIBLE_DEVICES={seen}"]
+
+
+@pytest.mark.parametrize("devices", [(), ("/dev/nvmap",), ("nvidia.com/gpu=0",)])
+def test_nvidias_runtime_keeps_away_from_who_did_not_ask_it(devices: tuple[str, ...]) -> None:
+    """It may be the engine's default, and an image may ask it for all GPUs."""
+    both = engine(runtimes=("nvidia", "runc"), cdi_folders=("/etc/cdi",))
+    body = container_body(worker(devices=devices), owner="box", engine=both)
+
+    assert body["Env"] == ["NVIDIA_VISIBLE_DEVICES=void"]
+
+
+@pytest.mark.parametrize(
+    ("device", "info", "said"),
+    [
+        ("nvidia=all", engine(), "neither NVIDIA's runtime nor a folder for CDI"),
+        ("nvidia.com/gpu=all", NVIDIA, "no folder for CDI"),
+        (
+            "nvidia.com/gpu=1",
+            engine(cdi_folders=("/etc/cdi",), cdi_devices=("nvidia.com/gpu=0",)),
+            "engine knows nvidia.com/gpu=0",
+        ),
+        ("amd=all", CDI, "wanted a device such as"),
+    ],
+)
+def test_a_gpu_that_cannot_be_given_is_refused(device: str, info: EngineInfo, said: str) -> None:
+    """Before anything is made, by name and with what to do: the engine itself would only say so when the container is started."""
+    with pytest.raises(EngineError, match=said) as refused:
+        container_body(worker(devices=(device,)), owner="box", engine=info)
+
+    assert device in str(refused.value)
+
+
+def test_a_name_the_engine_has_found_is_asked_for() -> None:
+    """Docker 28.2 tells what it knows, and what it knows is not refused."""
+    info = engine(cdi_folders=("/etc/cdi",), cdi_devices=("nvidia.com/gpu=0", "nvidia.com/gpu=all"))
+
+    host = host_config(worker(devices=("nvidia.com/gpu=all",)), info)
+
+    assert host["DeviceRequests"] == [{"Driver": "cdi", "DeviceIDs": ["nvidia.com/gpu=all"]}]
 
 
 def test_device_nodes_are_passed_through() -> None:
@@ -154,6 +200,21 @@ def test_device_nodes_are_passed_through() -> None:
 
     assert host["Devices"] == [{"PathOnHost": "/dev/nvmap", "PathInContainer": "/dev/nvmap", "CgroupPermissions": "rw"}]
     assert host["DeviceRequests"] == []
+
+
+def test_a_gpu_worker_is_sealed_like_the_others() -> None:
+    """Beside the GPU, its groups and the right to pin its own memory, nothing about it differs."""
+    plain, gpu = host_config(worker(), NVIDIA), host_config(worker(devices=("nvidia=all",), groups=(44, GROUP_GID, 104)), NVIDIA)
+
+    assert {key for key in gpu if gpu[key] != plain.get(key)} == {"Runtime", "GroupAdd", "Ulimits"}
+    assert gpu["GroupAdd"] == ["44", "104"]
+    assert gpu["Ulimits"] == [*plain["Ulimits"], {"Name": "memlock", "Soft": -1, "Hard": -1}]
+
+
+@pytest.mark.parametrize(("wanted_bytes", "given_bytes"), [(0, 64 * MIB), (MIB, 64 * MIB), (GIB, GIB)])
+def test_shared_memory_is_what_is_wanted_and_never_less_than_usual(wanted_bytes: int, given_bytes: int) -> None:
+    """Processes that compute on several GPUs together exchange through it."""
+    assert host_config(worker(shm_bytes=wanted_bytes), engine())["ShmSize"] == given_bytes
 
 
 def test_a_build_is_sealed_as_a_worker_is() -> None:
@@ -176,7 +237,7 @@ def test_a_build_is_sealed_as_a_worker_is() -> None:
     assert isinstance(host, dict)
     differs = {key for key in host if host[key] != of_worker.get(key)}
     assert differs == {"PidsLimit", "OomScoreAdj", "CpuShares", "NanoCpus"}
-    assert set(of_worker) - set(host) == {"Devices", "DeviceRequests"}
+    assert not set(of_worker) - set(host)
     assert (host["CpuShares"], host["NanoCpus"], host["OomScoreAdj"] > of_worker["OomScoreAdj"]) == (64, 1_500_000_000, True)
     assert (body["Entrypoint"], body["Cmd"], body["Env"]) == (["/usr/local/bin/llama-quantize"], ["in", "out"], ["B=2"])
     assert (body["User"], body["NetworkDisabled"]) == ("64001:64000", True)
@@ -187,3 +248,17 @@ def test_a_build_is_sealed_as_a_worker_is() -> None:
         "windlass.memory": str(GIB),
     }
     assert job_name("box", "abc") != container_name("box", ModelName("build-abc"))
+
+
+def test_a_build_gets_a_gpu_as_a_worker_does() -> None:
+    """By the same way, with the same groups."""
+    step = JobSpec(
+        build="abc", step=0, image="i", argv=("trtllm-build",), mounts=(), memory_bytes=GIB, devices=("nvidia=1",), groups=(44,)
+    )
+
+    body, of_worker = job_body(step, owner="box", engine=NVIDIA), host_config(worker(devices=("nvidia=1",), groups=(44,)), NVIDIA)
+
+    assert isinstance(body["HostConfig"], dict)
+    same = ("Runtime", "Devices", "DeviceRequests", "GroupAdd", "Ulimits")
+    assert [body["HostConfig"][key] for key in same] == [of_worker[key] for key in same]
+    assert body["Env"] == ["NVIDIA_DRIVER_CAPABILITIES=compute,utility", "NVIDIA_VISIBLE_DEVICES=1"]

@@ -27,6 +27,7 @@ CHANGED = {
     "devices": ("gpu",),
     "groups": (44,),
     "pids_limit": 255,
+    "shm_bytes": 1 << 30,
 }
 
 
