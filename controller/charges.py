@@ -1,14 +1,48 @@
-"""What workers take from the budget together: weights that several of them map from one file are in memory once. Pure."""
+"""
+What workers take from the budget: memory of the box, where weights that several map from one file are once, and memory of cards.
+
+A card's memory is nobody else's: each worker there has a copy of its weights of its own, so nothing of it is shared. Pure.
+"""
 
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NewType
+from typing import Final, NamedTuple, NewType
 
 WeightsId = NewType("WeightsId", str)
 """Which weights a worker maps; empty if nobody can share them."""
 
 UNSHARED = WeightsId("")
+
+
+class OnCard(NamedTuple):
+    """What is taken of one card's memory; cards are known by the index that the driver gives them."""
+
+    card: int
+    size_bytes: int
+
+
+Cards = tuple[OnCard, ...]
+"""Where on the cards something lies, by index; empty for what needs none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capacity:
+    """
+    What workers may take together.
+
+    Attributes:
+        ram_bytes: of the box's memory, and so of everything where GPU and processors share it.
+        cards: of each card's memory.
+
+    """
+
+    ram_bytes: int
+    cards: Cards = ()
+
+    def card_bytes(self, card: int) -> int:
+        """Return what may be taken of a card; nothing of one that is not there (any more)."""
+        return next((size_bytes for index, size_bytes in self.cards if index == card), 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,15 +51,20 @@ class Charge:
     What one worker takes.
 
     Attributes:
-        total_bytes: alone.
+        total_bytes: alone, of the box's memory.
         weights: the weights it maps.
         weights_bytes: how much of the total those are.
+        cards: what it takes of cards, beside that.
 
     """
 
     total_bytes: int
     weights: WeightsId = UNSHARED
     weights_bytes: int = 0
+    cards: Cards = ()
+
+
+NOTHING: Final = Charge(total_bytes=0)
 
 
 class Account:
@@ -35,6 +74,7 @@ class Account:
         """Charge for these."""
         self.total_bytes = 0
         self._mapping: Counter[WeightsId] = Counter()
+        self._cards: Counter[int] = Counter()
         for charge in charges:
             self.add(charge)
 
@@ -47,14 +87,36 @@ class Account:
         self.total_bytes += self.cost_bytes(charge)
         if charge.weights != UNSHARED:
             self._mapping[charge.weights] += 1
+        for card, size_bytes in charge.cards:
+            self._cards[card] += size_bytes
 
     def remove(self, charge: Charge) -> None:
         """Charge for one less; its weights stay as long as another maps them."""
         if charge.weights != UNSHARED:
             self._mapping[charge.weights] -= 1
         self.total_bytes -= self.cost_bytes(charge)
+        for card, size_bytes in charge.cards:
+            self._cards[card] -= size_bytes
+
+    def card_bytes(self, card: int) -> int:
+        """Return what is charged of a card."""
+        return self._cards[card]
+
+    def short_bytes(self, capacity: Capacity, more: Charge = NOTHING) -> int:
+        """Return how much too much all of it is with one *more*: where most is missing; 0 if it fits everywhere."""
+        short_bytes = self.total_bytes + self.cost_bytes(more) - capacity.ram_bytes
+        if self._cards or more.cards:
+            extra = dict(more.cards)
+            for card in self._cards.keys() | extra.keys():
+                held_bytes = self._cards[card] + extra.get(card, 0)
+                short_bytes = max(short_bytes, held_bytes - capacity.card_bytes(card))
+        return max(0, short_bytes)
+
+    def fits(self, capacity: Capacity, more: Charge = NOTHING) -> bool:
+        """Whether all of it is there, with one *more*."""
+        return self.short_bytes(capacity, more) == 0
 
 
 def total_bytes(charges: Iterable[Charge]) -> int:
-    """Return what these take together."""
+    """Return what these take together of the box's memory."""
     return Account(charges).total_bytes

@@ -170,6 +170,7 @@ class Fleet:
             # What we have given up has ended as far as its callers are concerned, whatever the engine still shows.
             exit=verdict or (container.exit if status is Status.STOPPED else None),
             ready_since_s=since_s,
+            cards=container.cards,
         )
 
     def _runs(self, model: ModelName, run: RunId) -> bool:

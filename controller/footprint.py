@@ -83,7 +83,7 @@ def resolve(
 
     """
     if override_bytes is not None:
-        return _split(override_bytes, weights_bytes=estimate.weights_bytes, source=FootprintSource.OVERRIDE)
+        return _resized(estimate, override_bytes, FootprintSource.OVERRIDE)
     if measured is None:
         return estimate
     seen_bytes = _seen_bytes(estimate, measured, context_tokens=context_tokens)
@@ -93,7 +93,7 @@ def resolve(
     if estimate.total_bytes * (1 - WORTHWHILE_SHARE) <= total_bytes <= estimate.total_bytes:
         return replace(estimate, source=FootprintSource.MEASURED)
     rounded_bytes = -(-total_bytes // STEP_BYTES) * STEP_BYTES
-    return _split(rounded_bytes, weights_bytes=estimate.weights_bytes, source=FootprintSource.MEASURED)
+    return _resized(estimate, rounded_bytes, FootprintSource.MEASURED)
 
 
 def _seen_bytes(estimate: Footprint, measured: Measured, *, context_tokens: int) -> int:
@@ -106,6 +106,7 @@ def _seen_bytes(estimate: Footprint, measured: Measured, *, context_tokens: int)
     return needed_bytes
 
 
-def _split(total_bytes: int, *, weights_bytes: int, source: FootprintSource) -> Footprint:
-    mapped_bytes = min(weights_bytes, total_bytes)
-    return Footprint(total_bytes=total_bytes, weights_bytes=mapped_bytes, private_bytes=total_bytes - mapped_bytes, source=source)
+def _resized(estimate: Footprint, total_bytes: int, source: FootprintSource) -> Footprint:
+    mapped_bytes = min(estimate.weights_bytes, total_bytes)
+    private_bytes = total_bytes - mapped_bytes
+    return replace(estimate, total_bytes=total_bytes, weights_bytes=mapped_bytes, private_bytes=private_bytes, source=source)

@@ -43,7 +43,8 @@ class Host:
         """
         spec = engines.find(model.engine).worker(model, self.site(model))
         env = {**spec.env, WEIGHTS_VARIABLE: model.digest[:12]}
-        return replace(spec, env=env, weights=model.charge.weights, weights_bytes=model.charge.weights_bytes)
+        charge = model.charge
+        return replace(spec, env=env, weights=charge.weights, weights_bytes=charge.weights_bytes, cards=charge.cards)
 
     def kv_fingerprint(self, model: ModelSpec) -> str:
         """Return what a saved conversation of *model* holds for here: with other weights, engine or switches it means nothing."""

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
 from typing import Final, NewType
 
-from controller.charges import UNSHARED, Charge, WeightsId
+from controller.charges import UNSHARED, Cards, Charge, OnCard, WeightsId
 
 ModelName = NewType("ModelName", str)
 
@@ -20,6 +20,8 @@ LABEL_OWNER: Final = "windlass.owner"
 LABEL_MODEL: Final = "windlass.model"
 LABEL_SPEC: Final = "windlass.spec"
 LABEL_MEMORY: Final = "windlass.memory"
+LABEL_CARDS: Final = "windlass.gpu-memory"
+"""Where a worker lies on the cards of the box, such as `0:8000000000,1:4000000000`; no such label if it is on none."""
 LABEL_BUILD: Final = "windlass.build"
 LABEL_STEP: Final = "windlass.step"
 
@@ -55,6 +57,21 @@ class FootprintSource(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Spread:
+    """
+    Over how many cards a model may be split that fits on none of them whole.
+
+    Attributes:
+        counts: of cards, each of them possible, such as 2 and 4; empty if it cannot be split.
+        even: each of its cards takes the same; otherwise each takes as much as it has room for.
+
+    """
+
+    counts: tuple[int, ...] = ()
+    even: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Footprint:
     """
     The memory a resident model needs.
@@ -66,6 +83,9 @@ class Footprint:
         source: where the figures came from.
         gpu_bytes: what it takes of the memory of cards, all of its cards together, beside the total; 0 where GPU and processors
             share one memory, since it is part of the total there.
+        gpu_each_bytes: how much of that is there once more on every further card that it is split over: the context of the
+            driver, buffers.
+        spread: over how many cards it may be split.
 
     """
 
@@ -74,6 +94,8 @@ class Footprint:
     private_bytes: int
     source: FootprintSource
     gpu_bytes: int = 0
+    gpu_each_bytes: int = 0
+    spread: Spread = Spread()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +124,7 @@ class ModelSpec:
         replica_of: whose further worker this describes; `None` for a model.
         description: a sentence for people, from `model.toml`.
         source: the folder of the source, for an engine file that is served beside it; `None` if it is not needed.
+        cards: where it is to lie on the cards of the box, once that is decided; empty on a box without cards.
 
     """
 
@@ -129,6 +152,12 @@ class ModelSpec:
     replica_of: ModelName | None = None
     description: str = ""
     source: PurePosixPath | None = None
+    cards: Cards = ()
+
+    @property
+    def gpus(self) -> tuple[int, ...]:
+        """The indices of the cards it is to lie on."""
+        return tuple(part.card for part in self.cards)
 
     @property
     def served_name(self) -> ModelName:
@@ -140,7 +169,7 @@ class ModelSpec:
         """What its worker takes from the budget; whoever maps the same weights shares them."""
         weights = WeightsId(f"{self.folder}:{self.digest}") if self.footprint.weights_bytes else UNSHARED
         mapped_bytes = min(self.footprint.weights_bytes, self.footprint.total_bytes)
-        return Charge(total_bytes=self.footprint.total_bytes, weights=weights, weights_bytes=mapped_bytes)
+        return Charge(total_bytes=self.footprint.total_bytes, weights=weights, weights_bytes=mapped_bytes, cards=self.cards)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +181,7 @@ class Mount:
     read_only: bool
 
 
-_NOT_HASHED: Final = ("memory_bytes", "weights", "weights_bytes", "spec_hash")
+_NOT_HASHED: Final = ("memory_bytes", "cards", "weights", "weights_bytes", "spec_hash")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,6 +199,7 @@ class WorkerSpec:
         socket: where its HTTP socket appears on the host.
         weights: which weights it maps, for those who share them; like the memory, for the budget alone.
         weights_bytes: how much of the memory those are.
+        cards: what it takes of which cards; like the memory, for the budget and for a label.
         devices: GPU request, empty for none.
         groups: further groups its user belongs to, by id: those that may open the device nodes.
         pids_limit: processes and threads it may have.
@@ -186,6 +216,7 @@ class WorkerSpec:
     socket: PurePosixPath
     weights: WeightsId = UNSHARED
     weights_bytes: int = 0
+    cards: Cards = ()
     env: Mapping[str, str] = field(default_factory=dict)
     devices: tuple[str, ...] = ()
     groups: tuple[int, ...] = ()
@@ -194,7 +225,8 @@ class WorkerSpec:
 
     spec_hash: str = field(default="", init=False, repr=False, compare=False)
     """
-    Twelve hex digits that change when anything above does, but for the memory, which has a label of its own, and what is shared.
+    Twelve hex digits that change when anything above does, but for the memory of box and cards, which have labels of their own,
+    and what is shared.
 
     A running worker with another hash is replaced; one that only has another limit keeps it until it stops. Every turn of the
     controller compares it, so it is computed once.
@@ -238,3 +270,17 @@ class JobSpec:
     env: Mapping[str, str] = field(default_factory=dict)
     devices: tuple[str, ...] = ()
     groups: tuple[int, ...] = ()
+
+
+def write_cards(cards: Cards) -> str:
+    """Write down for a label where something lies on the cards."""
+    return ",".join(f"{part.card}:{part.size_bytes}" for part in cards)
+
+
+def read_cards(text: str) -> Cards:
+    """Read such a label; of one that nobody of ours has written, nothing."""
+    try:
+        pairs = [part.split(":") for part in text.split(",") if part]
+        return tuple(OnCard(int(card), int(size)) for card, size in pairs)
+    except ValueError:
+        return ()

@@ -4,6 +4,7 @@ import enum
 from dataclasses import dataclass
 from typing import NewType
 
+from controller.charges import Cards
 from controller.spec import ModelName
 
 LeaseId = NewType("LeaseId", str)
@@ -70,6 +71,7 @@ class Worker:
         run: which of its lives this is.
         exit: how its last run ended, when it is not running.
         ready_since_s: when it became ready, on the core's clock, while it is.
+        cards: from its own label: what it takes of cards, or would.
 
     """
 
@@ -80,11 +82,17 @@ class Worker:
     run: RunId = NEVER_RAN
     exit: Exit | None = None
     ready_since_s: float | None = None
+    cards: Cards = ()
 
     @property
     def held_bytes(self) -> int:
-        """What it takes from the budget now."""
-        return 0 if self.status in (Status.STOPPED, Status.HELD) else self.memory_bytes
+        """What it takes of the box's memory now."""
+        return self.memory_bytes if self.holds else 0
+
+    @property
+    def holds(self) -> bool:
+        """It takes from the budget now."""
+        return self.status not in (Status.STOPPED, Status.HELD)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from controller.charges import Cards
 from controller.spec import JobSpec, ModelName, WorkerSpec
 from controller.state import Exit, RunId
 
@@ -32,6 +33,7 @@ class Container:
         spec_hash: from its label.
         run: which of its lives this is; empty if it was never started.
         exit: how its last run ended; `None` while it runs and when it never ran.
+        cards: from its label: what it takes of the memory of cards.
 
     """
 
@@ -41,6 +43,7 @@ class Container:
     spec_hash: str
     run: RunId
     exit: Exit | None
+    cards: Cards = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,6 +33,7 @@ from controller.drivers.sealing import container_body, container_name, job_body,
 from controller.errors import ContainerMissingError, EngineError, EngineUnavailableError
 from controller.spec import (
     LABEL_BUILD,
+    LABEL_CARDS,
     LABEL_MEMORY,
     LABEL_MODEL,
     LABEL_OWNER,
@@ -41,6 +42,7 @@ from controller.spec import (
     JobSpec,
     ModelName,
     WorkerSpec,
+    read_cards,
 )
 from controller.state import NEVER_RAN, Exit, ExitCause, RunId
 
@@ -519,6 +521,7 @@ def _container(labels: Mapping[str, str], state: Mapping[str, Any]) -> Container
         spec_hash=labels.get(LABEL_SPEC, ""),
         run=run,
         exit=None if state["Running"] or run == NEVER_RAN else _exit(state),
+        cards=read_cards(labels.get(LABEL_CARDS, "")),
     )
 
 

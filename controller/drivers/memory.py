@@ -136,6 +136,7 @@ class MemoryEngine:
             spec_hash=spec.spec_hash,
             run=NEVER_RAN,
             exit=None,
+            cards=spec.cards,
         )
         self._boxes[owner, spec.model] = _Box(shown=shown, spec=spec)
         self.tell(owner, spec.model, "create")

@@ -14,6 +14,7 @@ from controller.replicas import SEPARATOR
 from controller.spec import (
     GROUP_GID,
     LABEL_BUILD,
+    LABEL_CARDS,
     LABEL_MEMORY,
     LABEL_MODEL,
     LABEL_OWNER,
@@ -24,6 +25,7 @@ from controller.spec import (
     ModelName,
     Mount,
     WorkerSpec,
+    write_cards,
 )
 from controller.units import MIB
 
@@ -65,7 +67,12 @@ def container_body(spec: WorkerSpec, *, owner: str, engine: EngineInfo) -> Body:
 
     """
     devices = reach(spec.devices, engine)
-    labels = {LABEL_MODEL: spec.model, LABEL_SPEC: spec.spec_hash, LABEL_MEMORY: str(spec.memory_bytes)}
+    labels = {
+        LABEL_MODEL: spec.model,
+        LABEL_SPEC: spec.spec_hash,
+        LABEL_MEMORY: str(spec.memory_bytes),
+        **({LABEL_CARDS: write_cards(spec.cards)} if spec.cards else {}),
+    }
     return {
         **_container(spec.image, {**devices.env, **spec.env}, labels={LABEL_OWNER: owner, **labels}, hostname="worker"),
         "Cmd": list(spec.argv),

@@ -109,6 +109,11 @@ def worker_mounts(model: ModelSpec, site: Site) -> tuple[Mount, ...]:
     )
 
 
+def gpu_request(model: ModelSpec, site: Site) -> tuple[str, ...]:
+    """Return `WorkerSpec.devices` for a worker that computes on the GPU: its cards, or the one GPU of a Jetson."""
+    return site.device.requests(model.gpus) if site.device.unified or model.gpus else ()
+
+
 def worker_socket(model: ModelSpec, site: Site) -> PurePosixPath:
     """Return where the host finds a worker's socket."""
     return site.run_root / model.name / SOCKET_NAME

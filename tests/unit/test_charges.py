@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.charges import Account, Charge, WeightsId, total_bytes
+from controller.charges import Account, Capacity, Charge, OnCard, WeightsId, total_bytes
 
 V = WeightsId("v")
 
@@ -31,6 +31,37 @@ def test_weights_go_with_the_last_who_maps_them() -> None:
     account.remove(replica())
 
     assert account.total_bytes == 0
+
+
+def test_a_card_is_a_budget_of_its_own() -> None:
+    """What is free on one card, or of the box's memory, helps nobody on another card."""
+    capacity = Capacity(ram_bytes=10, cards=(OnCard(0, 4), OnCard(1, 4)))
+    account = Account([Charge(total_bytes=1, cards=(OnCard(0, 3),))])
+
+    assert account.fits(capacity, Charge(total_bytes=9, cards=(OnCard(0, 1), OnCard(1, 4))))
+    assert not account.fits(capacity, Charge(total_bytes=10, cards=(OnCard(1, 4),)))
+    assert account.short_bytes(capacity, Charge(total_bytes=11, cards=(OnCard(0, 3), OnCard(1, 5)))) == 2
+    assert not account.fits(capacity, Charge(total_bytes=0, cards=(OnCard(2, 1),)))
+
+
+def test_copies_on_cards_are_not_shared() -> None:
+    """Two workers of one file have it in memory once, and on their card twice."""
+    one = Charge(total_bytes=6, weights=V, weights_bytes=5, cards=(OnCard(0, 5),))
+    account = Account([one, one])
+
+    assert (account.total_bytes, account.card_bytes(0)) == (7, 10)
+    account.remove(one)
+    assert (account.total_bytes, account.card_bytes(0)) == (6, 5)
+    assert account.fits(Capacity(ram_bytes=6, cards=(OnCard(0, 5),)))
+
+
+def test_a_card_that_is_gone_holds_nothing() -> None:
+    """Whoever lies on a card that is not there any more is too much; who has left it is not."""
+    account = Account([Charge(total_bytes=1, cards=(OnCard(1, 2),))])
+    assert account.short_bytes(Capacity(ram_bytes=1)) == 2
+    account.remove(Charge(total_bytes=1, cards=(OnCard(1, 2),)))
+
+    assert account.fits(Capacity(ram_bytes=0))
 
 
 charges = st.builds(

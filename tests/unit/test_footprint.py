@@ -1,5 +1,7 @@
 """Which figure a model is charged: the operator's, the measured one, or the estimate."""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,6 +13,17 @@ WEIGHTS_BYTES = 1000 * MIB
 ESTIMATE = Footprint(
     total_bytes=1400 * MIB, weights_bytes=WEIGHTS_BYTES, private_bytes=400 * MIB, source=FootprintSource.ESTIMATE
 )
+
+
+def test_what_lies_on_cards_is_another_matter() -> None:
+    """An override and a measurement of the box's memory leave what the model takes of cards as it is."""
+    estimate = replace(ESTIMATE, gpu_bytes=5 * MIB, gpu_each_bytes=MIB)
+    found = (
+        resolve(estimate, override_bytes=64 * MIB),
+        resolve(estimate, measured=Measured(out_of_memory_bytes=4000 * MIB), context_tokens=1),
+    )
+
+    assert [(5 * MIB, MIB)] * 2 == [(footprint.gpu_bytes, footprint.gpu_each_bytes) for footprint in found]
 
 
 def test_without_a_measurement_the_estimate_holds() -> None:

@@ -6,7 +6,8 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from controller.spec import ModelName, Mount, WorkerSpec
+from controller.charges import OnCard
+from controller.spec import ModelName, Mount, WorkerSpec, read_cards, write_cards
 
 SPEC = WorkerSpec(
     model=ModelName("mini"),
@@ -43,7 +44,7 @@ def test_equal_specs_have_one_hash_whatever_the_order_of_their_environment() -> 
     assert one.spec_hash == other.spec_hash
 
 
-BUDGETED = {"memory_bytes", "weights", "weights_bytes"}
+BUDGETED = {"memory_bytes", "cards", "weights", "weights_bytes"}
 
 
 @pytest.mark.parametrize("name", sorted({field.name for field in fields(WorkerSpec) if field.init} - BUDGETED))
@@ -55,6 +56,23 @@ def test_every_field_but_the_memory_changes_the_hash(name: str) -> None:
 def test_another_limit_alone_keeps_the_hash() -> None:
     """A measurement that moves the limit is no reason to end a worker that runs."""
     assert replace(SPEC, memory_bytes=1001).spec_hash == SPEC.spec_hash
+
+
+def test_other_bytes_on_a_card_keep_the_hash() -> None:
+    """Another card is another request for devices; another figure for what it takes there is like another limit."""
+    assert replace(SPEC, cards=(OnCard(0, 1001),)).spec_hash == SPEC.spec_hash
+
+
+@pytest.mark.parametrize("cards", [(), (OnCard(1, 8_000_000_000),), (OnCard(0, 5), OnCard(3, 0))])
+def test_where_a_worker_lies_is_read_from_its_label_as_it_was_written(cards: tuple[OnCard, ...]) -> None:
+    """The container is the only place where it is kept."""
+    assert cards == read_cards(write_cards(cards))
+
+
+@pytest.mark.parametrize("text", ["gpu0", "0", "0:1:2", "0:x", ":"])
+def test_a_label_of_somebody_else_says_nothing(text: str) -> None:
+    """What cannot be read is no reason to fail: such a container takes no card."""
+    assert read_cards(text) == ()
 
 
 def test_a_spec_cannot_be_changed() -> None:
