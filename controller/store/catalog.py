@@ -11,10 +11,9 @@ A folder copied in place shows as a problem until its files are complete and hav
 A folder that wants an engine file built is an order beside, until the file is there and takes the place of the folder.
 """
 
-import hashlib
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -22,19 +21,18 @@ from typing import Final
 from controller import engines
 from controller.config import Settings
 from controller.device import NO_GPU, Device
-from controller.engines.base import Engine, Options, WeightsHeader
 from controller.errors import ConfigError, ModelError
 from controller.footprint import Measured, resolve
-from controller.spec import Footprint, ModelName, ModelSpec
+from controller.spec import ModelName, ModelSpec
 from controller.store.engine_files import EngineFile, EngineFiles
-from controller.store.folder import NOT_OURS, File, check_readable, find_clashes, is_model, list_files, printable
-from controller.store.ledger import Ledger, LedgerKey, options_text
-from controller.store.manifest import FILE_NAME, Manifest, Stored, read_manifest
+from controller.store.folder import NOT_OURS, File, find_clashes, is_model, list_files, printable
+from controller.store.ledger import Ledger
+from controller.store.manifest import Manifest, Stored, read_manifest
 from controller.store.orders import Order
-from controller.store.planning import Plan, Terms, built_digest, find_adapters, make_plan, source_formats
+from controller.store.planning import Plan, built_digest
+from controller.store.reading import Found, Reader
 from controller.store.weights import Weights, read_weights
 
-DEFAULT_CONTEXT_TOKENS: Final = 4096
 ASSUMED_BYTES_PER_S: Final = 1_000_000_000
 """How fast weights are read, until a load was measured."""
 ASSUMED_START_S: Final = 0.7
@@ -72,23 +70,9 @@ class Catalog:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Found:
-    """What a folder said, before the ledger is asked."""
-
-    manifest: Manifest
-    weights: Weights
-    weights_bytes: int
-    digest: str
-    engine: Engine
-    context_tokens: int
-    estimate: Footprint
-    plan: Plan | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class _Kept:
     files: tuple[File, ...]
-    outcome: "_Found | ModelError"
+    outcome: Found | ModelError
 
 
 @dataclass(slots=True)
@@ -131,11 +115,10 @@ class Scanner:
 
         """
         self.folder = Path(settings.home) / "models"
-        self._settings = settings
         self._ledger = ledger
         self._shelf = shelf
         self._budget_bytes = budget_bytes
-        self._device = device
+        self._reader = Reader(settings=settings, device=device, budget_bytes=budget_bytes)
         self._now = now
         self._kept: dict[str, _Kept] = {}
         self._built: dict[str, Weights] = {}
@@ -174,7 +157,7 @@ class Scanner:
         try:
             files = list_files(folder)
             manifest = read_manifest(folder).model_copy(update={"quantization": quantization})
-            found = self._read_folder(folder, files, manifest)
+            found = self._read_as(folder, files, manifest)
             if found.plan is None:
                 raise ModelError(f"{name} need not be built for this: its weights are served as they are")
             return self._order(ModelName(name), found, found.plan)
@@ -193,7 +176,7 @@ class Scanner:
         except OSError as exc:
             sweep.problems.append(Problem(folder=printable(entry.name), text=f"cannot be read: {exc.strerror}; check its mode"))
 
-    def _look(self, folder: Path, sweep: _Sweep) -> _Found:
+    def _look(self, folder: Path, sweep: _Sweep) -> Found:
         """Return what the folder says, from memory if none of its files has changed."""
         files = list_files(folder)
         kept = self._kept.get(folder.name)
@@ -211,63 +194,16 @@ class Scanner:
         # A time in the future says nothing: the clock was set back, or the file comes from another box.
         return any(0 <= self._now() - file.changed_ns / 1e9 < QUIET_S for file in files)
 
-    def _read(self, folder: Path, files: tuple[File, ...]) -> "_Found | ModelError":
+    def _read(self, folder: Path, files: tuple[File, ...]) -> Found | ModelError:
         try:
-            return self._read_folder(folder, files, read_manifest(folder))
+            return self._read_as(folder, files, read_manifest(folder))
         except ModelError as exc:
             return exc
 
-    def _read_folder(self, folder: Path, files: tuple[File, ...], manifest: Manifest) -> _Found:
-        chosen = engines.find(manifest.engine) if manifest.engine else None
-        names = tuple(file.name for file in files if file.name not in manifest.lora and "/" not in file.name)
-        weights = read_weights(folder, names, file=manifest.file, formats=source_formats(chosen, names))
-        engine = chosen or engines.choose(weights.header.format)
-        by_name = {file.name: file for file in files}
-        adapters = find_adapters(manifest, by_name)
-        check_readable(folder, files)
-        context_tokens = _context(manifest, weights)
-        plan = make_plan(
-            folder=folder,
-            manifest=manifest,
-            engine=engine,
-            weights=weights,
-            adapters=adapters,
-            files=files,
-            terms=self._terms(engine, manifest, context_tokens),
-        )
-        used = [by_name[str(name)] for name in (*weights.files, *_applied(manifest, plan))]
-        return _Found(
-            manifest=manifest,
-            weights=weights,
-            weights_bytes=sum(file.size for file in used),
-            digest=_digest(used, weights),
-            engine=engine,
-            context_tokens=context_tokens,
-            estimate=self._estimate(engine, manifest, context_tokens, weights.header),
-            plan=plan,
-        )
+    def _read_as(self, folder: Path, files: tuple[File, ...], manifest: Manifest) -> Found:
+        return self._reader.read(folder, files, manifest, engines.find(manifest.engine) if manifest.engine else None)
 
-    def _terms(self, engine: Engine, manifest: Manifest, context_tokens: int) -> Terms:
-        return Terms(
-            images={name: self._settings.engine(name).image for name in engines.ENGINES},
-            device=self._device.fingerprint,
-            limit_bytes=manifest.memory or self._budget_bytes,
-            estimate=lambda header: self._estimate(engine, manifest, context_tokens, header),
-        )
-
-    def _estimate(self, engine: Engine, manifest: Manifest, context_tokens: int, header: WeightsHeader) -> Footprint:
-        options = self._options(engine, manifest)
-        return engine.estimate(
-            header, context_tokens=context_tokens, parallel=manifest.parallel, options=options, device=self._device
-        )
-
-    def _options(self, engine: Engine, manifest: Manifest) -> Options:
-        options = {**self._settings.engine(engine.name).options, **manifest.options}
-        if manifest.options and (problems := engine.check_options(options)):
-            raise ModelError(f"{FILE_NAME}: {'; '.join(problems)}")
-        return options
-
-    def _take(self, name: ModelName, found: _Found, sweep: _Sweep) -> None:
+    def _take(self, name: ModelName, found: Found, sweep: _Sweep) -> None:
         if found.plan is None:
             sweep.models.append(self._spec(name, found))
             return
@@ -276,13 +212,13 @@ class Scanner:
         if order.served is not None:
             sweep.models.append(order.served)
 
-    def _order(self, name: ModelName, found: _Found, plan: Plan) -> Order:
+    def _order(self, name: ModelName, found: Found, plan: Plan) -> Order:
         """Say what a folder wants built, and what is served of it meanwhile."""
         expected = replace(
             found,
             weights=replace(found.weights, header=plan.header),
             weights_bytes=plan.recipe.estimate_bytes,
-            estimate=self._estimate(found.engine, found.manifest, found.context_tokens, plan.header),
+            estimate=self._reader.estimate(found.engine, found.manifest, found.context_tokens, plan.header),
         )
         order = Order(
             model=name,
@@ -304,7 +240,7 @@ class Scanner:
             return replace(order, served=self._spec(name, found))
         return order
 
-    def _built_spec(self, name: ModelName, found: _Found, file: EngineFile) -> ModelSpec:
+    def _built_spec(self, name: ModelName, found: Found, file: EngineFile) -> ModelSpec:
         """Describe a model that is served from an engine file."""
         weights = self._built.get(file.fingerprint)
         if weights is None:
@@ -317,11 +253,11 @@ class Scanner:
             weights=weights,
             weights_bytes=sum(entry.size_bytes for entry in file.manifest.files if entry.name in weights.files),
             digest=built_digest(file),
-            estimate=self._estimate(found.engine, found.manifest, found.context_tokens, weights.header),
+            estimate=self._reader.estimate(found.engine, found.manifest, found.context_tokens, weights.header),
         )
         return replace(self._spec(name, built), folder=file.folder)
 
-    def _spec(self, name: ModelName, found: _Found) -> ModelSpec:
+    def _spec(self, name: ModelName, found: Found) -> ModelSpec:
         manifest, header = found.manifest, found.weights.header
         measured = self._measured(found)
         assumed_s = manifest.load_seconds or found.weights_bytes / ASSUMED_BYTES_PER_S + ASSUMED_START_S
@@ -345,27 +281,17 @@ class Scanner:
             pinned=manifest.pinned,
             priority=manifest.priority,
             chat=header.chat,
-            tools=_tools(found),
+            tools=found.tools,
             parameters=header.parameters,
-            lora=tuple(PurePosixPath(name) for name in _applied(manifest, found.plan)),
+            lora=tuple(PurePosixPath(name) for name in found.applied),
             options=tuple(sorted(manifest.options.items())),
             description=manifest.description,
         )
 
-    def _measured(self, found: _Found) -> Measured | None:
+    def _measured(self, found: Found) -> Measured | None:
         if self._ledger is None:
             return None
-        settings = self._settings.engine(found.engine.name)
-        key = LedgerKey(
-            engine=found.engine.name,
-            image=settings.image,
-            digest=found.digest,
-            context_tokens=found.context_tokens,
-            parallel=found.manifest.parallel,
-            device=self._device.fingerprint,
-            options=options_text(self._options(found.engine, found.manifest)),
-        )
-        return self._ledger.find(key)
+        return self._ledger.find(self._reader.ledger_key(found))
 
 
 def _check_engines(settings: Settings) -> None:
@@ -379,34 +305,10 @@ def _check_engines(settings: Settings) -> None:
         raise ConfigError(problems)
 
 
-def _meanwhile(kept: _Kept | None, files: tuple[File, ...]) -> _Found:
+def _meanwhile(kept: _Kept | None, files: tuple[File, ...]) -> Found:
     """Return what held before the folder began to change, if its weights are the same; a manifest is being edited, then."""
-    if kept is not None and isinstance(kept.outcome, _Found):
+    if kept is not None and isinstance(kept.outcome, Found):
         used = {*kept.outcome.weights.files, *map(str, kept.outcome.manifest.lora)}
         if {file for file in kept.files if file.name in used} <= set(files):
             return kept.outcome
     raise ModelError("is still being written; it is looked at again when its files have been left alone for a moment")
-
-
-def _applied(manifest: Manifest, plan: Plan | None) -> tuple[str, ...]:
-    """Return the adapters that are applied while the source is served."""
-    return () if plan is not None and not plan.servable else manifest.lora
-
-
-def _tools(found: _Found) -> bool:
-    said = found.weights.header.tools if found.manifest.tools is None else found.manifest.tools
-    return said and "tools" not in found.engine.refused_fields
-
-
-def _context(manifest: Manifest, weights: Weights) -> int:
-    longest = weights.header.context_tokens or DEFAULT_CONTEXT_TOKENS
-    if manifest.context is not None and manifest.context > longest:
-        raise ModelError(f"{FILE_NAME}: context: wanted at most the {longest} tokens it was trained for, got {manifest.context}")
-    return manifest.context or min(longest, DEFAULT_CONTEXT_TOKENS)
-
-
-def _digest(used: Iterable[File], weights: Weights) -> str:
-    digest = hashlib.sha256(weights.sha256.encode())
-    for file in used:
-        digest.update(f"\n{file.name} {file.size} {file.changed_ns}".encode())
-    return digest.hexdigest()
