@@ -101,6 +101,7 @@ async def serve(settings: Settings, driver: Driver) -> None:
         models=tenancy,
         changed=watcher.poke,
         clock=time.monotonic,
+        device=host.device,
     )
     pool.why_absent = forge.absent
 

@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol
 import structlog
 
 from controller.config import BuildSettings
+from controller.device import NO_GPU, Device
 from controller.drivers.base import Driver
 from controller.duties import kept_up
 from controller.errors import Reason, RefusedError, StoreError
@@ -79,6 +80,7 @@ class Forge:
         models: Models,
         changed: Callable[[], None],
         clock: Callable[[], float],
+        device: Device = NO_GPU,
     ) -> None:
         """Know whom to ask; *changed* is called when there is a new file, or one less."""
         self._files = files
@@ -89,7 +91,9 @@ class Forge:
         self._changed = changed
         self._clock = clock
         self._slow = ThreadPoolExecutor(1, thread_name_prefix="forge", initializer=be_nice)
-        self._shop = Workshop(driver=driver, files=files, settings=settings, images=images, slow=self._slow, clock=clock)
+        self._shop = Workshop(
+            driver=driver, files=files, settings=settings, images=images, slow=self._slow, clock=clock, device=device
+        )
         self._tickets: dict[str, Ticket] = {}
         self._orders: Mapping[ModelName, Order] = {}
         self._wake = asyncio.Event()

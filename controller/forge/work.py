@@ -17,6 +17,7 @@ from typing import Final, TypeVar
 import structlog
 
 from controller.config import BuildSettings
+from controller.device import NO_GPU, Device
 from controller.drivers.base import Driver, Job
 from controller.engines.builds import OUT_MOUNT, SOURCE_MOUNT, BuildStep
 from controller.errors import EngineError, EngineUnavailableError, WindlassError
@@ -75,6 +76,7 @@ class Workshop:
         images: the image of each engine, by tag.
         slow: threads for what takes long.
         clock: the core's clock.
+        device: the box, for the steps that need its GPU.
 
     """
 
@@ -84,6 +86,7 @@ class Workshop:
     images: Callable[[str], str]
     slow: Executor
     clock: Callable[[], float]
+    device: Device = NO_GPU
 
     def memory_bytes(self, ticket: Ticket) -> int:
         """Return what the largest step of a build may take."""
@@ -169,21 +172,37 @@ class Workshop:
         """Run what takes long in a thread that goes last; it is not left half done when the controller stops."""
         return await asyncio.get_running_loop().run_in_executor(self.slow, work)
 
-    async def _do(self, ticket: Ticket, number: int, step: BuildStep, out: Path) -> None:
-        spec = JobSpec(
+    def job(self, ticket: Ticket, number: int, step: BuildStep, out: PurePosixPath) -> JobSpec:
+        """
+        Describe the container of a step.
+
+        Raises:
+            StepError: it needs a GPU, and there is none.
+
+        """
+        if step.gpu and not self.device.has_gpu:
+            raise StepError(f"{step.title}: it needs a GPU, and this box has none that a container can use; see `windlass check`")
+        return JobSpec(
             build=ticket.order.fingerprint,
             step=number,
             image=self.images(step.image),
             argv=step.argv,
             mounts=(
                 Mount(source=ticket.order.source, target=SOURCE_MOUNT, read_only=True),
-                Mount(source=PurePosixPath(out), target=OUT_MOUNT, read_only=False),
+                Mount(source=out, target=OUT_MOUNT, read_only=False),
+                *(Mount(source=path, target=path, read_only=True) for path in step.host_files),
             ),
             memory_bytes=self.step_bytes(ticket, step),
             pids_limit=step.pids_limit,
             cpus=self.settings.cpus,
             env=step.env,
+            # All GPUs: a build runs alone there, since what it needs was set aside before.
+            devices=self.device.requests() if step.gpu else (),
+            groups=self.device.gpu_groups if step.gpu else (),
         )
+
+    async def _do(self, ticket: Ticket, number: int, step: BuildStep, out: Path) -> None:
+        spec = self.job(ticket, number, step, PurePosixPath(out))
         try:
             if not ticket.adopted:
                 await self.engine(lambda: self.driver.begin_job(spec), ticket)
