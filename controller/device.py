@@ -71,7 +71,7 @@ class Device:
         jetpack: the JetPack that release belongs to, such as `6.2.1`.
         driver: the version of NVIDIA's driver for cards.
         cuda: the CUDA version of the driver, such as `13.2`.
-        tensorrt: the TensorRT version of the host, such as `10.3.0`; empty if it has none.
+        tensorrt: the TensorRT version of the host, such as `10.3.0.30`; empty if it has none.
         gpus: its GPUs, by index.
         access: how a container gets at them.
         gpu_groups: ids of the groups that may open the GPU's device nodes.

@@ -251,7 +251,7 @@ class DockerDriver:
 
     async def info(self) -> EngineInfo:
         """Ask the engine what it is and what it can enforce."""
-        self._info = await self._call("ask the engine about itself", self._read_s, lambda client: _engine_info(client.info()))
+        self._info = await self._call("ask the engine about itself", self._read_s, lambda client: engine_info(client.info()))
         return self._info
 
     def events(self) -> AsyncIterator[EngineEvent]:
@@ -562,7 +562,8 @@ def _exit(state: Mapping[str, Any]) -> Exit:
     return Exit(cause=cause, code=code, detail=state["Error"])
 
 
-def _engine_info(info: Mapping[str, Any]) -> EngineInfo:
+def engine_info(info: Mapping[str, Any]) -> EngineInfo:
+    """Take apart what the engine answers to `GET /info`."""
     return EngineInfo(
         version=info["ServerVersion"],
         cgroup_version=int(info.get("CgroupVersion") or 1),
