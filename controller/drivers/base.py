@@ -6,7 +6,7 @@ Two drivers implement it and pass one contract suite: `docker`, and `memory` for
 - A driver sees and touches only containers that carry its own owner label.
 - Every verb may fail with `EngineUnavailableError`, before or after its effect; the caller looks again, and never assumes.
 - `create` of a worker that exists, `start` of one that runs and `kill` of one that does not are no errors: what is wanted holds.
-- `start`, `kill` and `usage` of a worker that does not exist raise `ContainerMissingError`; `remove` of one does not.
+- `start`, `kill`, `usage` and `pids` of a worker that does not exist raise `ContainerMissingError`; `remove` of one does not.
 - `kill` returns when the engine shows the container as not running.
 - Jobs are containers of another kind: `list`, `events` and the verbs of workers do not see them. A job runs once: `begin_job` of
   one that exists is no error, starts it if it never ran, and never starts it again. `end_job` of one that is not there is none.
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from controller.charges import Cards
+from controller.gpu_memory import Pid
 from controller.spec import JobSpec, ModelName, WorkerSpec
 from controller.state import Exit, RunId
 
@@ -49,13 +50,20 @@ class Container:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
     """
-    Memory of one running container, as its cgroup counts it.
+    Memory of one running container: what its cgroup counts, and what whoever watches the GPUs adds to that.
+
+    By the sources of its driver, what a Jetson's GPU takes of the box's memory is memory of the kernel, so it is in no cgroup's
+    `anon`; newer releases of L4T have it charged to the container, older ones do not.
 
     Attributes:
         limit_bytes: the kernel kills beyond this.
         anon_bytes: private memory, which only the end of the process gives back.
         file_bytes: pages of files charged to it, which the kernel can drop and read again.
         refault_bytes: pages of files that it dropped and had to read again, since it was started.
+        kernel_bytes: what the kernel holds for it and charges to it; 0 where it does not tell that apart.
+        unified_bytes: what it holds of the box's memory for a GPU that shares it.
+        gpu_bytes: what it holds of the memory of cards, all together.
+        gpu_unseen: it computes on a GPU whose memory nobody could look at, so it may hold more than is said here.
 
     """
 
@@ -63,11 +71,20 @@ class Usage:
     anon_bytes: int
     file_bytes: int
     refault_bytes: int
+    kernel_bytes: int = 0
+    unified_bytes: int = 0
+    gpu_bytes: int = 0
+    gpu_unseen: bool = False
 
     @property
     def charged_bytes(self) -> int:
         """What counts against the limit now."""
-        return self.anon_bytes + self.file_bytes
+        return self.anon_bytes + self.file_bytes + self.kernel_bytes
+
+    @property
+    def private_bytes(self) -> int:
+        """What it holds of the box's memory that only its end gives back."""
+        return self.anon_bytes + self.unified_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +170,10 @@ class Driver(Protocol):
 
     async def usage(self, model: ModelName) -> Usage:
         """Read the memory of a running container."""
+        ...
+
+    async def pids(self, model: ModelName) -> frozenset[Pid]:
+        """Return the processes of a running container, as the host counts them."""
         ...
 
     async def logs(self, model: ModelName, *, tail: int) -> str:

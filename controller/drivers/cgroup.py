@@ -15,6 +15,7 @@ _FILE: Final = ("file", "total_cache", "cache")
 _SHARED: Final = ("total_shmem", "shmem")
 _REFAULTS: Final = ("workingset_refault_file", "total_workingset_refault_file", "workingset_refault")
 """The last one is what kernels before 5.9 call it, which did not tell files and private memory apart."""
+_KERNEL: Final = ("kernel",)
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -37,6 +38,7 @@ def parse_usage(memory_stats: Mapping[str, object]) -> Usage | None:
         anon_bytes=anon_bytes,
         file_bytes=file_bytes,
         refault_bytes=_first(counters, _REFAULTS) * _PAGE_BYTES,
+        kernel_bytes=_first(counters, _KERNEL),
     )
 
 

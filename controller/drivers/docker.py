@@ -31,6 +31,7 @@ from controller.drivers.cgroup_files import CgroupFiles
 from controller.drivers.gpus import Body
 from controller.drivers.sealing import container_body, container_name, job_body, job_name
 from controller.errors import ContainerMissingError, EngineError, EngineUnavailableError
+from controller.gpu_memory import Pid
 from controller.spec import (
     LABEL_BUILD,
     LABEL_CARDS,
@@ -187,6 +188,23 @@ class DockerDriver:
             return found
 
         return await self._call(f"usage of {model}", self._read_s, usage, waits=True)
+
+    async def pids(self, model: ModelName) -> frozenset[Pid]:
+        """
+        Return the processes of a running container, as the host counts them.
+
+        The engine is asked and not the cgroup's own file: read from another namespace, that one shows all of them as 0.
+
+        Raises:
+            EngineError: it does not run.
+
+        """
+
+        def pids(client: _Client) -> frozenset[Pid]:
+            shown = client.top(self._the(client, model), ps_args="-eo pid")
+            return frozenset(int(row[0]) for row in shown["Processes"])
+
+        return await self._call(f"processes of {model}", self._read_s, pids)
 
     async def logs(self, model: ModelName, *, tail: int) -> str:
         """Return the last *tail* lines the worker wrote to its standard output and error."""

@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 
 from controller.drivers.base import Container, Driver, EngineEvent, EngineInfo, Job, Usage
 from controller.errors import EngineUnavailableError, WindlassError
+from controller.gpu_memory import Pid
 from controller.spec import JobSpec, ModelName, WorkerSpec
 
 _T = TypeVar("_T")
@@ -27,6 +28,7 @@ class Verb(enum.StrEnum):
     KILL = "kill"
     REMOVE = "remove"
     USAGE = "usage"
+    PIDS = "pids"
     LOGS = "logs"
     JOBS = "jobs"
     BEGIN_JOB = "begin_job"
@@ -124,6 +126,10 @@ class FaultyDriver:
     async def usage(self, model: ModelName) -> Usage:
         """Read the memory of a running container."""
         return await self._call(Verb.USAGE, lambda: self._inner.usage(model))
+
+    async def pids(self, model: ModelName) -> frozenset[Pid]:
+        """Return the processes of a running container."""
+        return await self._call(Verb.PIDS, lambda: self._inner.pids(model))
 
     async def logs(self, model: ModelName, *, tail: int) -> str:
         """Return the last *tail* lines the worker wrote."""

@@ -5,16 +5,19 @@ It is for tests and simulations, passes the same contract suite as the Docker dr
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from controller.drivers.base import Container, EngineEvent, EngineInfo, Job, Usage
+from controller.drivers.gpus import reach
 from controller.errors import ContainerMissingError, EngineError, EngineUnavailableError
+from controller.gpu_memory import GpuReading, Pid
 from controller.spec import JobSpec, ModelName, WorkerSpec
 from controller.state import NEVER_RAN, Exit, ExitCause, RunId
 
 _CODES: Final = {ExitCause.STOPPED: 0, ExitCause.OUT_OF_MEMORY: 137, ExitCause.KILLED: 137, ExitCause.CRASHED: 1}
+_FIRST_PID: Final = 1000
 _Queue = asyncio.Queue[EngineEvent | EngineUnavailableError | None]
 
 
@@ -27,6 +30,8 @@ class _Box:
     anon_bytes: int = 0
     file_bytes: int = 0
     refault_bytes: int = 0
+    held_bytes: Mapping[int, int] = field(default_factory=dict)
+    pid: Pid = 0
     lines: list[str] = field(default_factory=list)
 
 
@@ -47,12 +52,23 @@ class MemoryEngine:
 
     Args:
         images: the images it has; `None` means any.
+        runtimes: the OCI runtimes it knows.
+        cards: the memory of each card of the box, by its index.
 
     """
 
-    def __init__(self, *, images: frozenset[str] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        images: frozenset[str] | None = None,
+        runtimes: tuple[str, ...] = ("runc",),
+        cards: Mapping[int, int] | None = None,
+    ) -> None:
         """Start with no container at all."""
         self.images = images
+        self.runtimes = runtimes
+        self.cards = cards or {}
+        self.others_on_cards: dict[int, int] = {}
         self._boxes: dict[tuple[str, ModelName], _Box] = {}
         self._benches: dict[tuple[str, str], _Bench] = {}
         self._runs = 0
@@ -89,6 +105,33 @@ class MemoryEngine:
         box = self.box(owner, model)
         box.file_bytes = file_bytes
         box.refault_bytes += refault_bytes
+
+    def took_gpu(self, owner: str, model: ModelName, held_bytes: Mapping[int, int]) -> None:
+        """
+        Let a running worker hold memory of GPUs, by their index.
+
+        What a card does not have it does not give: the worker says so and ends, as an engine on CUDA does.
+        """
+        box = self.box(owner, model)
+        used_bytes = {card: self.used_bytes(card) - box.held_bytes.get(card, 0) for card in self.cards}
+        if any(used_bytes[card] + wanted > self.cards[card] for card, wanted in held_bytes.items() if card in self.cards):
+            box.lines.append("CUDA error: out of memory")
+            self.crashed(owner, model)
+        else:
+            box.held_bytes = dict(held_bytes)
+
+    def used_bytes(self, card: int) -> int:
+        """Return what is taken of a card by everybody."""
+        ours = sum(box.held_bytes.get(card, 0) for box in self._boxes.values() if box.shown.running)
+        return ours + self.others_on_cards.get(card, 0)
+
+    def read_gpu_memory(self) -> GpuReading:
+        """Return what the driver of the GPUs would tell."""
+        running = [box for box in self._boxes.values() if box.shown.running]
+        return GpuReading(
+            held_bytes={box.pid: box.held_bytes for box in running if box.held_bytes},
+            used_bytes={card: self.used_bytes(card) for card in self.cards},
+        )
 
     def wrote(self, owner: str, model: ModelName, line: str) -> None:
         """Let a worker write a line of log."""
@@ -129,6 +172,7 @@ class MemoryEngine:
             return
         if self.images is not None and spec.image not in self.images:
             raise EngineError(f"create {spec.model}: wanted image {spec.image}, the engine has none; run `make images`")
+        reach(spec.devices, self.info())
         shown = Container(
             model=spec.model,
             running=False,
@@ -158,6 +202,7 @@ class MemoryEngine:
             return
         if self.images is not None and spec.image not in self.images:
             raise EngineError(f"build {spec.build}: wanted image {spec.image}, the engine has none; run `make images`")
+        reach(spec.devices, self.info())
         shown = Job(build=spec.build, step=spec.step, running=True, memory_bytes=spec.memory_bytes, exit=None)
         self._benches[owner, spec.build] = _Bench(shown=shown, spec=spec)
 
@@ -178,6 +223,7 @@ class MemoryEngine:
             self._runs += 1
             box.shown = replace(box.shown, running=True, run=RunId(f"run-{self._runs}"), exit=None)
             box.anon_bytes = box.file_bytes = box.refault_bytes = 0
+            box.held_bytes, box.pid = {}, _FIRST_PID + self._runs
             self.tell(owner, model, "start")
 
     def ended(self, owner: str, box: _Box, how: Exit) -> None:
@@ -190,6 +236,18 @@ class MemoryEngine:
         for whose, queue in self._watchers:
             if whose == owner:
                 queue.put_nowait(EngineEvent(model=model, action=action))
+
+    def info(self) -> EngineInfo:
+        """Say what it is."""
+        return EngineInfo(
+            version="memory",
+            cgroup_version=2,
+            memory_limits=True,
+            swap_limits=True,
+            runtimes=self.runtimes,
+            storage_driver="memory",
+            architecture="x86_64",
+        )
 
     def watch(self, owner: str) -> _Queue:
         """Begin to collect what happens to the containers of *owner*."""
@@ -226,6 +284,10 @@ class MemoryDriver:
     def allocate(self, model: ModelName, anon_bytes: int) -> None:
         """Let a worker hold private memory, and die if it is beyond its limit; a test's control, not a verb."""
         self.engine.allocated(self._owner, model, anon_bytes)
+
+    def allocate_on_gpu(self, model: ModelName, held_bytes: Mapping[int, int]) -> None:
+        """Let a worker hold memory of GPUs, and end if there is none left; a test's control, not a verb."""
+        self.engine.took_gpu(self._owner, model, held_bytes)
 
     def write(self, model: ModelName, line: str) -> None:
         """Let a worker write a line of log; a test's control, not a verb."""
@@ -271,6 +333,14 @@ class MemoryDriver:
             refault_bytes=box.refault_bytes,
         )
 
+    async def pids(self, model: ModelName) -> frozenset[Pid]:
+        """Return the one process of a running container."""
+        self.engine.check()
+        box = self.engine.box(self._owner, model)
+        if not box.shown.running:
+            raise EngineError(f"processes of {model}: wanted them, got none; it does not run")
+        return frozenset({box.pid})
+
     async def logs(self, model: ModelName, *, tail: int) -> str:
         """Return the last *tail* lines the worker wrote."""
         self.engine.check()
@@ -301,15 +371,7 @@ class MemoryDriver:
     async def info(self) -> EngineInfo:
         """Say that everything can be enforced."""
         self.engine.check()
-        return EngineInfo(
-            version="memory",
-            cgroup_version=2,
-            memory_limits=True,
-            swap_limits=True,
-            runtimes=("runc",),
-            storage_driver="memory",
-            architecture="x86_64",
-        )
+        return self.engine.info()
 
     def events(self) -> AsyncIterator[EngineEvent]:
         """Yield what happens to our containers from this call on."""

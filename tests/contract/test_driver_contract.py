@@ -22,6 +22,7 @@ CALLS: dict[Verb, Callable[[Driver, Rig], Awaitable[object]]] = {
     Verb.KILL: lambda driver, rig: driver.kill(A),
     Verb.REMOVE: lambda driver, rig: driver.remove(A),
     Verb.USAGE: lambda driver, rig: driver.usage(A),
+    Verb.PIDS: lambda driver, rig: driver.pids(A),
     Verb.LOGS: lambda driver, rig: driver.logs(A, tail=10),
     Verb.JOBS: lambda driver, rig: driver.jobs(),
     Verb.BEGIN_JOB: lambda driver, rig: driver.begin_job(rig.job("one")),
@@ -192,7 +193,7 @@ async def test_remove_of_what_is_not_there_is_no_error(rig: Rig) -> None:
     assert not await rig.driver.list()
 
 
-@pytest.mark.parametrize("verb", [Verb.START, Verb.KILL, Verb.USAGE, Verb.LOGS])
+@pytest.mark.parametrize("verb", [Verb.START, Verb.KILL, Verb.USAGE, Verb.PIDS, Verb.LOGS])
 async def test_a_missing_worker_is_named(rig: Rig, verb: Verb) -> None:
     """Verbs that need a container say which one is missing."""
     with pytest.raises(ContainerMissingError, match=A):
@@ -219,6 +220,48 @@ async def test_usage_of_one_that_does_not_run_is_an_error(rig: Rig) -> None:
 
     with pytest.raises(EngineError, match="does not run"):
         await rig.driver.usage(A)
+
+
+async def test_processes_are_told_as_the_host_counts_them(rig: Rig) -> None:
+    """Two workers share none, a second run has others, and one that does not run has none to tell."""
+    for model in (A, B):
+        await rig.driver.create(rig.spec(model))
+        await rig.driver.start(model)
+    alpha, beta = await rig.driver.pids(A), await rig.driver.pids(B)
+    await rig.driver.kill(A)
+
+    with pytest.raises(EngineError):
+        await rig.driver.pids(A)
+    await rig.driver.start(A)
+    again = await rig.driver.pids(A)
+
+    assert alpha
+    assert beta
+    assert again
+    assert not alpha & beta
+    assert not alpha & again
+    assert min(alpha | beta) > 1
+
+
+@pytest.mark.parametrize("device", ["nvidia=all", "nvidia.com/gpu=0"])
+async def test_a_gpu_the_engine_cannot_give_is_refused_before_anything_is_made(rig: Rig, device: str) -> None:
+    """The error names the device and what to do, for a worker and for a build, and there is no container."""
+    with pytest.raises(EngineError, match=rf"{device}.*nvidia-ctk"):
+        await rig.driver.create(rig.spec(A, devices=(device,)))
+    with pytest.raises(EngineError, match=rf"{device}.*nvidia-ctk"):
+        await rig.driver.begin_job(rig.job("one", devices=(device,)))
+
+    assert not await rig.driver.list()
+    assert not await rig.driver.jobs()
+
+
+async def test_groups_and_shared_memory_are_accepted(rig: Rig) -> None:
+    """A worker with further groups and more to share is made and started like any other."""
+    await rig.driver.create(rig.spec(A, groups=(44, 104), shm_bytes=80 * MIB))
+
+    await rig.driver.start(A)
+
+    assert (await only(rig.driver)).running
 
 
 async def test_logs_are_the_last_lines(rig: Rig) -> None:
@@ -438,5 +481,5 @@ async def prepare(rig: Rig, verb: Verb) -> None:
         await rig.driver.begin_job(rig.job("one"))
     if verb is not Verb.CREATE:
         await rig.driver.create(rig.spec(A))
-    if verb in {Verb.KILL, Verb.USAGE, Verb.REMOVE}:
+    if verb in {Verb.KILL, Verb.USAGE, Verb.PIDS, Verb.REMOVE}:
         await rig.driver.start(A)
