@@ -53,7 +53,7 @@ async def test_callers_are_served_although_a_call_fails(
         await asyncio.sleep(2 * LONGEST_PAUSE_S)
         await rig.converges()
 
-        assert rig.driver.calls[verb] or verb in (Verb.LOGS, Verb.INFO)
+        assert rig.driver.calls[verb] or verb in (Verb.LOGS, Verb.INFO, Verb.PIDS)  # those are for people, or for GPUs
         assert "a" in machine.running
         assert rig.pool.engine_away is None
 
