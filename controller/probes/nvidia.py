@@ -13,7 +13,8 @@ CARDS: Final = (
     "--query-gpu=index,name,compute_cap,memory.total,uuid,driver_version",
     "--format=csv,noheader,nounits",
 )
-PROCESSES: Final = ("nvidia-smi", "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits")
+PROCESSES: Final = ("nvidia-smi", "--query-compute-apps=gpu_uuid,pid,used_memory", "--format=csv,noheader,nounits")
+USED: Final = ("nvidia-smi", "--query-gpu=index,memory.used", "--format=csv,noheader,nounits")
 OVERVIEW: Final = ("nvidia-smi",)
 INTEGRATED: Final = "(nvgpu)"
 """In the name of a GPU that is part of an Orin: of those the tool knows little more."""
@@ -44,16 +45,23 @@ def read_cards(system: System) -> Cards:
     )
 
 
-def read_processes(system: System) -> dict[int, int] | None:
-    """Return the bytes each process has on all cards together, by its number on the host; `None` if the tool cannot tell."""
+def read_processes(system: System) -> dict[int, dict[str, int]] | None:
+    """Return the bytes each process, as the host numbers it, has on each card, by its uuid; `None` if the tool cannot tell."""
     ended = system.run(PROCESSES)
     if ended is None or ended.code:
         return None
-    taken: dict[int, int] = {}
-    for pid, mebibytes in (row for row in _fields(ended.out) if len(row) == 2):
+    taken: dict[int, dict[str, int]] = {}
+    for uuid, pid, mebibytes in (row for row in _fields(ended.out) if len(row) == 3):
         if pid.isdecimal() and mebibytes.isdecimal():  # `[N/A]` where a process, or the driver, keeps it to itself
-            taken[int(pid)] = taken.get(int(pid), 0) + int(mebibytes) * MIB
+            held = taken.setdefault(int(pid), {})
+            held[uuid] = held.get(uuid, 0) + int(mebibytes) * MIB
     return taken
+
+
+def read_used(system: System) -> dict[int, int]:
+    """Return the bytes that are taken of each card, by its index; without those whose memory is not their own."""
+    rows = (row for row in _rows(system, USED) if len(row) == 2)
+    return {int(index): int(mebibytes) * MIB for index, mebibytes in rows if index.isdecimal() and mebibytes.isdecimal()}
 
 
 def _gpu(row: list[str]) -> Gpu | None:

@@ -7,6 +7,7 @@ import pytest
 
 from controller.device import Device, Family, Gpu, GpuAccess
 from controller.drivers.docker import engine_info
+from controller.gpu_memory import GpuReading
 from controller.probes import jetson, nvidia, nvmap, packages
 from controller.probes.device import read_device
 from controller.probes.gpu_memory import read_gpu_memory
@@ -83,14 +84,14 @@ DEVICES = {
     "no-gpu": Device(architecture="x86_64"),
 }
 GPU_MEMORY = {
-    "agx-thor-jp7.2": {30211: 5 * GIB},
-    "discrete-1": {48213: 6 * GIB, 48307: 512 * MIB},
-    "discrete-2": {},
+    "agx-thor-jp7.2": GpuReading(held_bytes={30211: {0: 5 * GIB}}),
+    "discrete-1": GpuReading(held_bytes={48213: {0: 6 * GIB}, 48307: {0: 512 * MIB}}, used_bytes={0: 6997 * MIB}),
+    "discrete-2": GpuReading(held_bytes={7011: {0: 12 * GIB, 1: 6 * GIB}}, used_bytes={0: 12611 * MIB, 1: 6233 * MIB}),
     "no-gpu": None,
-    "orin-nano-jp7.2": {21377: 1288340 * 1024},
-    "orin-nx-16-jp6.2": {},
+    "orin-nano-jp7.2": GpuReading(held_bytes={21377: {0: 1288340 * 1024}}),
+    "orin-nx-16-jp6.2": GpuReading(),
 }
-DESKTOP = {1893: 38212 * 1024, 1601: 20480 * 1024}
+DESKTOP = GpuReading(held_bytes={1893: {0: 38212 * 1024}, 1601: {0: 20480 * 1024}})
 CLIENTS = """\
 CLIENT                        PROCESS      PID        SIZE
 user                VLLM::EngineCor  1792595    14617792K
@@ -231,14 +232,23 @@ def test_a_chip_with_one_memory_for_all_has_none_of_its_own() -> None:
     assert "" == cards.cuda
 
 
-def test_a_process_on_two_cards_counts_both_and_what_is_not_told_counts_nothing() -> None:
-    """One row a process and card."""
-    rows = "7, 100\n7, 50\n8, [N/A]\n9, [Insufficient Permissions]\n\n"
+def test_a_process_may_be_told_twice_and_what_is_not_told_counts_nothing() -> None:
+    """One row a process and card, or several; a card that nobody has seen before counts as the first."""
+    rows = "GPU-1, 7, 100\nGPU-1, 7, 50\nGPU-2, 7, 1\nGPU-1, 8, [N/A]\nGPU-1, 9, [Insufficient Permissions]\n\n"
+    system = RecordedSystem(commands={" ".join(nvidia.PROCESSES): Outcome(code=0, out=rows)})
+    device = Device(family=Family.DISCRETE, gpus=(replace(TWO_CARDS[0], uuid="GPU-1"),))
 
-    taken = nvidia.read_processes(RecordedSystem(commands={" ".join(nvidia.PROCESSES): Outcome(code=0, out=rows)}))
+    assert {7: {"GPU-1": 150 * MIB, "GPU-2": MIB}} == nvidia.read_processes(system)
+    assert GpuReading(held_bytes={7: {0: 151 * MIB}}) == read_gpu_memory(system, device)
 
-    assert {7: 150 * MIB} == taken
-    assert nvidia.read_processes(RecordedSystem(commands={" ".join(nvidia.PROCESSES): Outcome(code=15, out="")})) is None
+
+def test_a_tool_that_fails_tells_nothing() -> None:
+    """That is not the same as saying that nobody holds anything."""
+    failing = RecordedSystem(commands={" ".join(nvidia.PROCESSES): Outcome(code=15, out="")})
+
+    assert read_gpu_memory(failing, DEVICES["discrete-1"]) is None
+    assert read_gpu_memory(RecordedSystem(), DEVICES["discrete-1"]) is None
+    assert read_gpu_memory(RecordedSystem(), DEVICES["orin-nano-jp7.2"]) is None
 
 
 def test_rows_of_nvmap_that_are_none_are_left_out() -> None:
