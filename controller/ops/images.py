@@ -9,20 +9,19 @@ import os
 import platform
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
 from controller.errors import WindlassError
 from controller.ops import recipes
-from controller.ops.recipes import RECIPES, Recipe
+from controller.ops.recipes import Recipe
+from controller.ops.shelf import Shelf
 from controller.ops.steps import StepError, console, run_step
+from controller.ops.targets import CPU, DEBIAN, Base, Target, find_architecture
 from controller.units import format_bytes
-
-PIP: Final = (sys.executable, "-m", "pip")
 
 
 def read_files(project: Path, inputs: Iterable[PurePosixPath]) -> dict[str, bytes]:
@@ -46,44 +45,75 @@ def read_tags(file: Path) -> dict[str, str]:
 
 
 class Builder:
-    """Makes images of one checkout with one engine."""
+    """Makes images of one checkout for one kind of box, with one engine."""
 
-    def __init__(self, project: Path, *, environ: Mapping[str, str]) -> None:
+    def __init__(self, project: Path, *, environ: Mapping[str, str], target: Target = CPU) -> None:
         """Keep the place and the environment; nothing is looked at yet."""
         self._project = project
         self._build = project / "build"
         self._environ = environ
-        self._architecture = platform.machine()
+        self._target = target
+        self._architecture = find_architecture(target, platform.machine())
         self._torch = environ.get("WINDLASS_TORCH", "")
+        self._shelf = Shelf(project, architecture=self._architecture, torch=self._torch)
 
     @property
     def base(self) -> str:
-        """The tag of the base image."""
-        script = (self._project / recipes.BASE_SCRIPT).read_bytes()
-        return recipes.base_tag(script, architecture=self._architecture)
+        """The tag of the plain base image."""
+        return self.base_tag(DEBIAN)
+
+    def base_tag(self, base: Base) -> str:
+        """Return the tag a base has, or will have when it is made."""
+        return recipes.base_tag(base, read_files(self._project, base.inputs), architecture=self._architecture)
 
     def tag(self, recipe: Recipe) -> str:
         """Return the tag the image has, or will have when it is made."""
         files = read_files(self._project, recipe.inputs)
-        return recipes.image_tag(recipe, files, base=self.base, torch=self._torch if recipe.torch else "")
+        own = {name: content for name, content in files.items() if recipe.holds(PurePosixPath(name.removesuffix("*")))}
+        bases = [self.base_tag(base) for base in recipe.bases]
+        return recipes.image_tag(recipe, own, bases=bases, torch=self._torch if recipe.torch else "")
 
-    def ensure_base(self) -> None:
-        """Make the base image if it is missing."""
-        if not _exists(self.base):
-            script = self._project / recipes.BASE_SCRIPT
-            run_step("base image from Debian's packages, about 1 min", [str(script), self.base], log=self._log("base"))
+    def ensure_base(self, base: Base = DEBIAN) -> str:
+        """Make a base image if it is missing, and return its tag."""
+        tag = self.base_tag(base)
+        if _exists(tag):
+            return tag
+        if base is DEBIAN:
+            script = self._project / base.inputs[0]
+            run_step("base image from Debian's packages, about 1 min", [str(script), tag], log=self._log("base"))
+            return tag
+        context = self._build / "context" / base.name
+        shutil.rmtree(context, ignore_errors=True)
+        context.mkdir(parents=True)
+        for path in base.inputs:
+            shutil.copy(self._project / path, context)
+        argv = recipes.build_argv(
+            tags=(tag,),
+            context=str(context),
+            dockerfile=str(context / base.inputs[0].name),
+            stage=base.stage,
+            arguments={"BASE": base.pulled, "JETPACK": base.jetpack},
+            environ=self._environ,
+        )
+        run_step(f"{base.name} ({base.stage}) for JetPack {base.jetpack}", argv, log=self._log(f"{base.name}-{base.stage}"))
+        shutil.rmtree(context)
+        return tag
 
     def ensure(self, names: Iterable[str]) -> dict[str, str]:
-        """Make what is missing, and return the tags of all images of this checkout that exist now."""
-        wanted = recipes.find_recipes(list(names))
-        tags = {recipe.name: self.tag(recipe) for recipe in RECIPES.values()}
+        """Make what is missing, and return the tags of all images for this kind of box that exist now."""
+        wanted = recipes.find_recipes(list(names), self._target) if names else ()
+        if wanted and self._architecture != platform.machine():
+            raise StepError(
+                f"images for DEVICE={self._target.device} are made on {self._architecture}, and this is {platform.machine()}: "
+                "run this on the board, or see with DRY_RUN=1 what would be made"
+            )
+        tags = {recipe.name: self.tag(recipe) for recipe in recipes.recipes_for(self._target).values()}
         for recipe in wanted:
             tag = tags[recipe.name]
             if _exists(tag):
                 _docker("tag", tag, recipes.local_tag(recipe))
                 console.print(f"  [green]ready[/] {tag}")
             else:
-                self.ensure_base()
                 self._make(recipe, tag)
                 _forget_old(recipe)
         return {name: tag for name, tag in tags.items() if _exists(tag)}
@@ -96,11 +126,17 @@ class Builder:
         return file
 
     def _make(self, recipe: Recipe, tag: str) -> None:
+        stands_on = dict(zip(("BASE", "TOOLS"), [self.ensure_base(base) for base in recipe.bases], strict=False))
         context = self._stage(recipe)
         argv = recipes.build_argv(
-            tags=(tag, recipes.local_tag(recipe)), context=str(context), base=self.base, environ=self._environ
+            tags=(tag, recipes.local_tag(recipe)),
+            context=str(context),
+            dockerfile="" if recipe.dockerfile == "Dockerfile" else str(context / recipe.dockerfile),
+            arguments={**stands_on, **dict(recipe.arguments)},
+            environ=self._environ,
         )
-        run_step(f"image {recipe.name}, about {recipe.minutes} min", argv, log=self._log(recipe.name))
+        name = tag.removeprefix(f"{recipes.REPOSITORY}/").partition(":")[0]
+        run_step(f"image {name}, about {recipe.minutes} min", argv, log=self._log(name))
         shutil.rmtree(context)
 
     def _stage(self, recipe: Recipe) -> Path:
@@ -111,72 +147,18 @@ class Builder:
         shutil.copytree(self._project / recipe.folder, context, ignore=skip)
         for tree in recipe.trees:
             shutil.copytree(self._project / tree, context / tree.name, ignore=skip)
+        # A compiler may come as wheels or with the base, and its Dockerfile copies the folder in either case.
+        (context / "wheels").mkdir()
         if recipe.lock:
             shutil.copy(self._project / recipe.lock, context / "requirements.lock")
-            _link_tree(self._wheels(recipe, recipe.lock), context / "wheels")
+            _link_tree(self._shelf.wheels(recipe, recipe.lock), context / "wheels")
         if recipe.torch:
-            _link_tree(self._torch_wheels(recipe.torch, recipe.lock), context / "wheels")
+            _link_tree(self._shelf.torch(recipe, recipe.torch), context / "wheels")
         if recipe.sources:
-            self._add_sources(recipe, context)
+            # Named as the Dockerfile knows them: without the version.
+            for file in self._shelf.sources(recipe.sources).iterdir():
+                shutil.copy(file, context / f"{file.name.rpartition('-')[0]}.tar.gz")
         return context
-
-    def _wheels(self, recipe: Recipe, lock: PurePosixPath) -> Path:
-        """Collect the wheels of a lock once."""
-        content = (self._project / lock).read_bytes()
-        folder = self._cache("wheels", recipe.name, content)
-        if not folder.exists():
-            self._collect(f"wheels for {recipe.name}", recipes.locked(str(self._project / lock)), folder)
-        return folder
-
-    def _torch_wheels(self, listed: PurePosixPath, lock: PurePosixPath | None) -> Path:
-        """Collect torch once, trying the build without CUDA first."""
-        pin = recipes.torch_pin((self._project / listed).read_text(encoding="utf-8"))
-        choices = recipes.torch_choices(pin, self._torch)
-        folder = self._cache("wheels", "torch", " ".join(choices).encode())
-        if folder.exists():
-            return folder
-        constraints = self._build / "torch-constraints.txt"
-        locked = (self._project / lock).read_text(encoding="utf-8") if lock else ""
-        constraints.write_text("\n".join(recipes.pinned(locked)) + "\n", encoding="utf-8")
-        for number, choice in enumerate(choices, start=1):
-            alone = ["--no-deps"] if choice.endswith("+cpu") else ["--constraint", str(constraints)]
-            try:
-                self._collect(f"{choice} (0.2 GB for CPU, some GB with CUDA)", [*alone, choice], folder)
-            except StepError:
-                if number == len(choices):
-                    raise
-                console.print(f"  the package index has no {choice}; taking its default build, which may bring CUDA")
-            else:
-                break
-        return folder
-
-    def _collect(self, title: str, wanted: list[str], folder: Path) -> None:
-        """Download into a temporary name and rename, so that a folder that exists is whole."""
-        partial = folder.with_suffix(".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        argv = recipes.wheels_argv(PIP, wanted, destination=str(partial), architecture=self._architecture)
-        run_step(title, argv, log=self._log(f"wheels-{folder.name}"))
-        partial.rename(folder)
-
-    def _add_sources(self, recipe: Recipe, context: Path) -> None:
-        """Put the source releases into the context, named as the Dockerfile knows them: without the version."""
-        assert recipe.sources is not None
-        listed = self._project / recipe.sources
-        # Named after the list and not the image: two images are made of the same release.
-        folder = self._cache("sources", recipe.sources.parent.name, listed.read_bytes())
-        if not folder.exists():
-            partial = folder.with_suffix(".partial")
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            argv = recipes.sources_argv(PIP, str(listed), destination=str(partial))
-            run_step(f"source release for {recipe.name}", argv, log=self._log(f"sources-{recipe.name}"))
-            partial.rename(folder)
-        for file in folder.iterdir():
-            shutil.copy(file, context / f"{file.name.rpartition('-')[0]}.tar.gz")
-
-    def _cache(self, kind: str, name: str, content: bytes) -> Path:
-        return self._build / kind / f"{name}-{recipes.content_hash([(name, content)])}"
 
     def _log(self, name: str) -> Path:
         return self._build / "logs" / f"{name}.log"
@@ -201,9 +183,9 @@ def _exists(tag: str) -> bool:
 
 def _forget_old(recipe: Recipe) -> None:
     """Remove all but the newest few images of this name, so that working on the code does not fill the disk; one in use stays."""
-    listed = _docker("images", "--format", "{{.Tag}}", f"{recipes.REPOSITORY}/{recipe.name}").splitlines()
+    listed = _docker("images", "--format", "{{.Tag}}", recipe.repository).splitlines()
     for tag in recipes.old_tags(listed):
-        subprocess.run(["docker", "rmi", f"{recipes.REPOSITORY}/{recipe.name}:{tag}"], capture_output=True, check=False)
+        subprocess.run(["docker", "rmi", f"{recipe.repository}:{tag}"], capture_output=True, check=False)
     subprocess.run(recipes.forget_stages_argv(recipe), capture_output=True, check=False)
 
 

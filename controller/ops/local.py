@@ -25,7 +25,7 @@ from controller.ops import place as places
 from controller.ops.client import Api
 from controller.ops.images import Builder, read_tags
 from controller.ops.place import Place
-from controller.ops.recipes import RECIPES
+from controller.ops.recipes import IMAGES
 from controller.ops.steps import StepError, console, run_step
 
 PROJECT: Final = Path(__file__).resolve().parents[2]
@@ -112,7 +112,7 @@ def _needed(models: Path) -> tuple[str, ...]:
             manifest = tomllib.loads((models / name / "model.toml").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue  # whatever is wrong with it, `windlass check` says
-        if (engine := manifest.get("engine")) in RECIPES:
+        if (engine := manifest.get("engine")) in IMAGES:
             manifests[name] = str(engine)
     return places.needed_images(folders, manifests)
 

@@ -1,8 +1,9 @@
 """
-What each image is made of, as values: its folder, its wheels, its tag, and the command lines that make it.
+What each image is made of, as values: its folder, its base, its wheels, its tag, and the command lines that make it.
 
-A tag is a hash of everything that goes in, the base's tag included. An image whose tag exists is never made again, and a changed
-file changes the tag; nothing else decides.
+One name may have several recipes, each for other targets: `llama-cpp` for an Orin is another image than `llama-cpp` for a box
+without a GPU, and both are what the engine `llama-cpp` runs in. A tag is a hash of all that goes in, the base's tag included. An
+image whose tag exists is never made again, and a changed file changes the tag; nothing else decides.
 """
 
 import hashlib
@@ -13,12 +14,9 @@ from pathlib import PurePath, PurePosixPath
 from typing import Final
 
 from controller.errors import ConfigError
+from controller.ops.targets import CPU, CUDA, DEBIAN, JETSONS, ORIN, ORIN_6, ORIN_6_1, TARGETS, THOR, Base, Target, l4t_base
 
 REPOSITORY: Final = "windlass"
-PYTHON_VERSION: Final = "3.11"
-"""The Python of Debian 12, which is what the base image is."""
-GLIBC_MINOR: Final = 36
-"""The C library of Debian 12 is 2.36: wheels made for an older one run, wheels made for a newer one do not."""
 KEPT_IMAGES: Final = 3
 """Going back to the commit before needs no build."""
 CONTENT_TAG: Final = re.compile(r"[0-9a-f]{12}")
@@ -30,19 +28,33 @@ class Recipe:
     One image.
 
     Attributes:
-        name: the image's name, and its folder in `images/`.
+        name: the image's name, which is that of the engine it runs; its folder in `images/` is called the same.
+        variant: tells images of one name apart, such as `orin`; empty for the plain one.
+        targets: the boxes it is made for.
+        dockerfile: in its folder.
+        base: what it stands on.
+        tools: what its parts are compiled on, where that is not the base.
+        arguments: further arguments of its Dockerfile, as pairs.
         trees: folders of the project that are copied in, beside the image's own.
         lock: the locked wheels it installs, collected on the host.
         torch: the list that pins torch, which no lock holds, since each build of it comes from another index.
+        cuda_torch: torch's build for CUDA is wanted, and not the small one.
         sources: a locked list of source releases that are copied in unopened.
         minutes: how long a first build takes on two cores, for the one who waits.
 
     """
 
     name: str
+    variant: str = ""
+    targets: tuple[Target, ...] = TARGETS
+    dockerfile: str = "Dockerfile"
+    base: Base = DEBIAN
+    tools: Base | None = None
+    arguments: tuple[tuple[str, str], ...] = ()
     trees: tuple[PurePosixPath, ...] = ()
     lock: PurePosixPath | None = None
     torch: PurePosixPath | None = None
+    cuda_torch: bool = False
     sources: PurePosixPath | None = None
     minutes: int
 
@@ -51,9 +63,13 @@ class Recipe:
         """Where its Dockerfile is."""
         return PurePosixPath("images") / self.name
 
+    def holds(self, path: PurePath) -> bool:
+        """Whether a file of its folder is its own, and not the Dockerfile of another variant."""
+        return path.parent != self.folder or path.name == self.dockerfile or not path.name.endswith("Dockerfile")
+
     @property
     def inputs(self) -> tuple[PurePosixPath, ...]:
-        """Everything in the project that decides what the image holds."""
+        """Everything in the project that decides what the image holds, its base apart."""
         files = (self.lock, self.torch, self.sources)
         return (self.folder, *self.trees, *(file for file in files if file is not None))
 
@@ -62,43 +78,97 @@ class Recipe:
         """The environment variable that carries its tag."""
         return f"WINDLASS_IMAGE_{self.name.upper().replace('-', '_')}"
 
+    @property
+    def repository(self) -> str:
+        """What its tags begin with."""
+        return f"{REPOSITORY}/{self.name}" + (f"-{self.variant}" if self.variant else "")
 
-BASE_SCRIPT: Final = PurePosixPath("images/base/make.sh")
+    @property
+    def bases(self) -> tuple[Base, ...]:
+        """What must be there before it can be made."""
+        return (self.base,) if self.tools is None else (self.base, self.tools)
 
-RECIPES: Final = {
-    recipe.name: recipe
-    for recipe in (
-        Recipe(
-            name="controller",
-            trees=(PurePosixPath("controller"),),
-            lock=PurePosixPath("requirements/run.lock"),
-            minutes=1,
-        ),
-        Recipe(name="llama-cpp", sources=PurePosixPath("images/llama-cpp/sources.txt"), minutes=10),
-        Recipe(
-            name="transformers",
-            lock=PurePosixPath("requirements/transformers.lock"),
-            torch=PurePosixPath("images/transformers/requirements.in"),
-            sources=PurePosixPath("images/llama-cpp/sources.txt"),
-            minutes=3,
-        ),
+
+def _llama_cpp_cuda(target: Target, sms: str, *, minutes: int) -> Recipe:
+    """Describe llama.cpp for a GPU: on a Jetson with the compiler of its JetPack, elsewhere with the one in NVIDIA's wheels."""
+    jetson = bool(target.jetpack)
+    return Recipe(
+        name="llama-cpp",
+        variant=variant(target),
+        targets=(target,),
+        dockerfile="cuda.Dockerfile",
+        base=l4t_base(target.jetpack, "system") if jetson else DEBIAN,
+        tools=l4t_base(target.jetpack, "build") if jetson else DEBIAN,
+        arguments=(("CUDA_ARCHITECTURES", sms),),
+        lock=None if jetson else PurePosixPath("requirements/cuda.lock"),
+        sources=LLAMA_CPP_SOURCES,
+        minutes=minutes,
     )
-}
 
 
-def find_recipes(names: Sequence[str]) -> tuple[Recipe, ...]:
+def variant(target: Target) -> str:
+    """Name a target in an image's name, where a full stop would be read as the beginning of a tag by people."""
+    return "" if target.device == "cpu" else str(target).replace(" ", "-jp").replace(".", "")
+
+
+LLAMA_CPP_SOURCES: Final = PurePosixPath("images/llama-cpp/sources.txt")
+CARD_SMS: Final = "75-real;80-real;86-real;89-real;90-real;100-real;120a-real;90-virtual"
+"""Turing to Blackwell as they are made, and for what comes later code that the driver compiles at every start."""
+
+RECIPES: Final = (
+    Recipe(
+        name="controller",
+        trees=(PurePosixPath("controller"),),
+        lock=PurePosixPath("requirements/run.lock"),
+        minutes=1,
+    ),
+    Recipe(name="llama-cpp", targets=(CPU,), sources=LLAMA_CPP_SOURCES, minutes=10),
+    _llama_cpp_cuda(CUDA, CARD_SMS, minutes=240),
+    *(_llama_cpp_cuda(target, "87-real", minutes=60) for target in (ORIN, ORIN_6, ORIN_6_1)),
+    _llama_cpp_cuda(THOR, "110-real", minutes=60),
+    # A Jetson gets the one without CUDA: it turns checkpoints into engine files there, and torch's own wheels name no Orin.
+    Recipe(
+        name="transformers",
+        targets=(CPU, *JETSONS),
+        lock=PurePosixPath("requirements/transformers.lock"),
+        torch=PurePosixPath("images/transformers/requirements.in"),
+        sources=LLAMA_CPP_SOURCES,
+        minutes=3,
+    ),
+    Recipe(
+        name="transformers",
+        variant="cuda",
+        targets=(CUDA,),
+        lock=PurePosixPath("requirements/transformers.lock"),
+        torch=PurePosixPath("images/transformers/requirements.in"),
+        cuda_torch=True,
+        sources=LLAMA_CPP_SOURCES,
+        minutes=15,
+    ),
+)
+IMAGES: Final = tuple(dict.fromkeys(recipe.name for recipe in RECIPES))
+"""The names of all images, whatever they are made for."""
+
+
+def recipes_for(target: Target) -> dict[str, Recipe]:
+    """Pick the images of one kind of box, by name."""
+    return {recipe.name: recipe for recipe in RECIPES if target in recipe.targets}
+
+
+def find_recipes(names: Sequence[str], target: Target) -> tuple[Recipe, ...]:
     """
-    Look the images up by name.
+    Look the images for a box up by name; no name means all of them.
 
     Raises:
-        ConfigError: naming every one that does not exist, and those that do.
+        ConfigError: naming every one that does not exist there, and those that do.
 
     """
-    unknown = [name for name in names if name not in RECIPES]
+    there = recipes_for(target)
+    unknown = [name for name in names if name not in there]
     if unknown:
-        known = ", ".join(sorted(RECIPES))
-        raise ConfigError([f"no image is called {name!r}; there are {known}" for name in unknown])
-    return tuple(RECIPES[name] for name in dict.fromkeys(names))
+        known = ", ".join(sorted(there))
+        raise ConfigError([f"no image for DEVICE={target.device} is called {name!r}; there are {known}" for name in unknown])
+    return tuple(there[name] for name in dict.fromkeys(names or there))
 
 
 def content_hash(parts: Iterable[tuple[str, bytes]]) -> str:
@@ -111,19 +181,28 @@ def content_hash(parts: Iterable[tuple[str, bytes]]) -> str:
     return digest.hexdigest()[:12]
 
 
-def base_tag(script: bytes, *, architecture: str) -> str:
-    """Tag the base image by the script that makes it: its packages are those of the day it was made, and stay."""
-    return f"{REPOSITORY}/base:{content_hash([('make.sh', script), ('architecture', architecture.encode())])}"
+def base_tag(base: Base, files: Mapping[str, bytes], *, architecture: str) -> str:
+    """
+    Tag a base by the files that decide what it holds.
+
+    The plain one's packages are those of the day it was made, and stay; a Jetson's have versions in those files.
+    """
+    parts = [(PurePosixPath(name).name.removesuffix("*"), content) for name, content in files.items()]
+    stage = [(name, value.encode()) for name, value in (("stage", base.stage), ("jetpack", base.jetpack)) if value]
+    tag = content_hash([*parts, *stage, ("architecture", architecture.encode())])
+    return f"{REPOSITORY}/{base.name}:{'-'.join((*((base.stage,) if base.stage else ()), tag))}"
 
 
-def image_tag(recipe: Recipe, files: Mapping[str, bytes], *, base: str, torch: str = "") -> str:
-    """Tag an image by its files (path in the project → content), its base, and the torch it was asked to install."""
-    extras = [("base", base.encode()), ("torch", torch.encode())]
-    return f"{REPOSITORY}/{recipe.name}:{content_hash([*files.items(), *extras])}"
+def image_tag(recipe: Recipe, files: Mapping[str, bytes], *, bases: Sequence[str], torch: str = "") -> str:
+    """Tag an image by its files (path in the project → content), what it stands on, its arguments, and the torch asked for."""
+    base, *tools = bases
+    extras = [("base", base), ("torch", torch), *(("tools", tag) for tag in tools), *recipe.arguments]
+    given = content_hash([*files.items(), *((name, value.encode()) for name, value in extras)])
+    return f"{recipe.repository}:{given}"
 
 
 def local_tag(recipe: Recipe) -> str:
-    """Name the newest image of this checkout."""
+    """Name the newest image of this checkout, whatever box it is for: it is what an engine runs in where nobody names another."""
     return f"{REPOSITORY}/{recipe.name}:local"
 
 
@@ -142,88 +221,27 @@ def is_content(path: PurePath) -> bool:
     return not any(part == "__pycache__" or part.startswith(".") for part in path.parts)
 
 
-def wheel_platforms(architecture: str) -> tuple[str, ...]:
-    """List the wheel platforms that run on the base image, the newest C library first."""
-    numbered = [f"manylinux_2_{minor}_{architecture}" for minor in range(GLIBC_MINOR, 16, -1)]
-    aliases = ["manylinux2014", "manylinux2010", "manylinux1"] if architecture == "x86_64" else ["manylinux2014"]
-    return (*numbered, *(f"{alias}_{architecture}" for alias in aliases))
-
-
-def wheels_argv(pip: Sequence[str], wanted: Sequence[str], *, destination: str, architecture: str) -> list[str]:
-    """Build the command that collects wheels for the image's Python, whatever Python collects them."""
-    abi = f"cp{PYTHON_VERSION.replace('.', '')}"
-    return [
-        *pip, "download", "--quiet", "--progress-bar=off", "--disable-pip-version-check",
-        "--only-binary=:all:",
-        "--implementation", "cp",
-        "--python-version", PYTHON_VERSION,
-        *(part for tag in (abi, "abi3", "none") for part in ("--abi", tag)),
-        *(part for platform in wheel_platforms(architecture) for part in ("--platform", platform)),
-        "--dest", destination,
-        *wanted,
-    ]  # fmt: skip
-
-
-def locked(lock: str) -> list[str]:
-    """Ask pip for exactly what a lock lists, each file checked against its hashes."""
-    return ["--require-hashes", "--no-deps", "--requirement", lock]
-
-
-def sources_argv(pip: Sequence[str], sources: str, *, destination: str) -> list[str]:
-    """
-    Build the command that fetches source releases and checks their hashes.
-
-    pip asks a source release for its name before it keeps it; what answers (scikit-build-core) is among our locked tools.
-    """
-    return [
-        *pip, "download", "--quiet", "--progress-bar=off", "--disable-pip-version-check",
-        "--no-binary=:all:", "--no-build-isolation",
-        "--dest", destination,
-        *locked(sources),
-    ]  # fmt: skip
-
-
-def pinned(lock: str) -> list[str]:
-    """Read the `name==version` lines of a lock, without hashes and comments."""
-    return [line.removesuffix("\\").strip() for line in lock.splitlines() if line and line[0] not in " #"]
-
-
-def torch_pin(listed: str) -> str:
-    """
-    Find the version of torch in a requirements list.
-
-    Raises:
-        ConfigError: it is not pinned there.
-
-    """
-    pins = [line.strip() for line in listed.splitlines() if line.startswith("torch==")]
-    if len(pins) != 1:
-        raise ConfigError([f"wanted one line torch==VERSION among the requirements, got {len(pins)}"])
-    return pins[0]
-
-
-def torch_choices(pin: str, asked: str) -> tuple[str, ...]:
-    """
-    List the torch requirements to try, in order.
-
-    The build without CUDA is a tenth of the other's size, but not every package index has it under its own version; then the
-    index's default build is taken, with whatever it needs. What the user asked for is taken as it is.
-    """
-    return (asked,) if asked else (f"{pin}+cpu", pin)
-
-
-def build_argv(*, tags: Sequence[str], context: str, base: str, environ: Mapping[str, str]) -> list[str]:
+def build_argv(
+    *,
+    tags: Sequence[str],
+    context: str,
+    dockerfile: str = "",
+    stage: str = "",
+    arguments: Mapping[str, str],
+    environ: Mapping[str, str],
+) -> list[str]:
     """
     Build the `docker build` command; it is the same for the legacy builder and for BuildKit.
 
     The build uses the host's network, since apt may have to go through a proxy that only the host can reach.
     """
-    proxies = [name for name in ("http_proxy", "https_proxy", "no_proxy") if environ.get(name)]
+    proxies = {name: environ[name] for name in ("http_proxy", "https_proxy", "no_proxy") if environ.get(name)}
     return [
         "docker", "build",
         "--network", "host",
-        "--build-arg", f"BASE={base}",
-        *(part for name in proxies for part in ("--build-arg", f"{name}={environ[name]}")),
+        *(("--file", dockerfile) if dockerfile else ()),
+        *(("--target", stage) if stage else ()),
+        *(part for name, value in {**arguments, **proxies}.items() for part in ("--build-arg", f"{name}={value}")),
         *(part for tag in tags for part in ("--tag", tag)),
         context,
     ]  # fmt: skip
@@ -231,5 +249,6 @@ def build_argv(*, tags: Sequence[str], context: str, base: str, environ: Mapping
 
 def image_variables(tags: Mapping[str, str], *, base: str) -> str:
     """Write the tags (image name → tag) as an environment file for Compose and the tests, which build on the base."""
-    named = {RECIPES[name].variable: tag for name, tag in tags.items()}
+    variables = {recipe.name: recipe.variable for recipe in RECIPES}
+    named = {variables[name]: tag for name, tag in tags.items()}
     return "".join(f"{variable}={tag}\n" for variable, tag in sorted({"WINDLASS_BASE_IMAGE": base, **named}.items()))

@@ -7,10 +7,12 @@
  *   done here, since the kernel charges a page of a file to the container that reads it first.
  * - Where the run directory holds a FIFO `hold`, the program begins when somebody opens that for writing. Until then this process
  *   holds clean pages of files and no memory of its own, so it can wait beside a model that is leaving.
+ * - In an image that computes on a GPU (DRIVER names the library), it begins nothing where the container has no driver.
  *
  * The child says in one datagram to NOTIFY_SOCKET what it read and when; without a receiver it is lost, and that is all.
  */
 #define _GNU_SOURCE
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -147,12 +149,28 @@ static int read_ahead(char *paths) {
     _exit(0);
 }
 
+/* A server without its driver computes on the processors, many times slower, and answers as if all were well. */
+static int lacks_driver(void) {
+#ifdef DRIVER
+    if (!dlopen(DRIVER, RTLD_LAZY | RTLD_LOCAL)) {
+        fprintf(stderr, "serve: wanted NVIDIA's driver in this container, got: %s\n"
+                        "serve: give it the GPU: --runtime nvidia, or --device with a name of the Container Device Interface\n",
+                dlerror());
+        return 1;
+    }
+#endif
+    return 0;
+}
+
 int main(int argc, char **argv) {
     char *weights = getenv("WINDLASS_READ_AHEAD");
     int hold, reading;
     if (argc < 2) {
         fprintf(stderr, "usage: serve PROGRAM [ARGUMENT...]\n");
         return 64;
+    }
+    if (lacks_driver()) {
+        return 69; /* EX_UNAVAILABLE */
     }
     umask(0007);
     signal(SIGCHLD, SIG_IGN); /* nobody waits for the child, so the kernel does */

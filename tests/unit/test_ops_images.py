@@ -6,11 +6,12 @@ from pathlib import Path, PurePath, PurePosixPath
 import pytest
 
 from controller.errors import ConfigError
-from controller.ops import recipes
+from controller.ops import recipes, wheels
 from controller.ops.images import Builder, read_files, read_tags
-from controller.ops.recipes import RECIPES, Recipe
+from controller.ops.recipes import RECIPES, Recipe, recipes_for
+from controller.ops.targets import CPU, DEBIAN
 
-CONTROLLER = RECIPES["controller"]
+CONTROLLER = recipes_for(CPU)["controller"]
 
 
 def test_content_hash_ignores_order() -> None:
@@ -29,33 +30,35 @@ def test_content_hash_knows_where_a_piece_ends(other: list[tuple[str, bytes]]) -
 
 def test_tag_changes_with_base_and_torch() -> None:
     """A new base or another torch means a new image, the same inputs mean the same."""
-    tag = recipes.image_tag(CONTROLLER, {"x": b""}, base="base:1")
+    tag = recipes.image_tag(CONTROLLER, {"x": b""}, bases=["base:1"])
 
-    assert tag == recipes.image_tag(CONTROLLER, {"x": b""}, base="base:1")
-    assert tag != recipes.image_tag(CONTROLLER, {"x": b""}, base="base:2")
-    assert tag != recipes.image_tag(CONTROLLER, {"x": b""}, base="base:1", torch="torch==1")
+    assert tag == recipes.image_tag(CONTROLLER, {"x": b""}, bases=["base:1"])
+    assert tag != recipes.image_tag(CONTROLLER, {"x": b""}, bases=["base:2"])
+    assert tag != recipes.image_tag(CONTROLLER, {"x": b""}, bases=["base:1"], torch="torch==1")
     assert tag.startswith("windlass/controller:")
 
 
 def test_base_tag_tells_architectures_apart() -> None:
     """The base of an arm64 machine is not taken for that of an x86-64 one."""
-    assert recipes.base_tag(b"script", architecture="x86_64") != recipes.base_tag(b"script", architecture="aarch64")
+    files = {"images/base/make.sh*": b"script"}
+
+    assert recipes.base_tag(DEBIAN, files, architecture="x86_64") != recipes.base_tag(DEBIAN, files, architecture="aarch64")
 
 
 def test_unknown_image_is_named_with_the_known_ones() -> None:
     """Every image that does not exist is named, beside those that do."""
     with pytest.raises(ConfigError) as caught:
-        recipes.find_recipes(["llama-cpp", "lama", "torch"])
+        recipes.find_recipes(["llama-cpp", "lama", "torch"], CPU)
 
     assert (
-        "no image is called 'lama'; there are controller, llama-cpp, transformers",
-        "no image is called 'torch'; there are controller, llama-cpp, transformers",
+        "no image for DEVICE=cpu is called 'lama'; there are controller, llama-cpp, transformers",
+        "no image for DEVICE=cpu is called 'torch'; there are controller, llama-cpp, transformers",
     ) == caught.value.problems
 
 
 def test_an_image_asked_for_twice_is_made_once() -> None:
     """Repeating a name changes nothing."""
-    assert (CONTROLLER,) == recipes.find_recipes(["controller", "controller"])
+    assert (CONTROLLER,) == recipes.find_recipes(["controller", "controller"], CPU)
 
 
 def test_only_old_images_of_content_are_forgotten() -> None:
@@ -83,7 +86,7 @@ def test_leftovers_of_tools_are_no_content(path: str, expected: bool) -> None:
 
 def test_wheels_fit_the_image_and_not_the_host() -> None:
     """Wheels are asked for the image's Python and C library, on the machine's architecture."""
-    argv = recipes.wheels_argv(("pip",), ["x"], destination="wheels", architecture="aarch64")
+    argv = wheels.wheels_argv(("pip",), ["x"], destination="wheels", base=DEBIAN, architecture="aarch64")
     platforms = [value for option, value in pairwise(argv) if option == "--platform"]
 
     assert "3.11" == argv[argv.index("--python-version") + 1]
@@ -95,34 +98,34 @@ def test_wheels_fit_the_image_and_not_the_host() -> None:
 
 def test_locked_wheels_are_checked_and_alone() -> None:
     """A lock is complete, so nothing is looked up beyond it, and every file is checked."""
-    assert ["--require-hashes", "--no-deps", "--requirement", "run.lock"] == recipes.locked("run.lock")
+    assert ["--require-hashes", "--no-deps", "--requirement", "run.lock"] == wheels.locked("run.lock")
 
 
 def test_pins_are_read_from_a_lock() -> None:
     """The versions of a lock are found among hashes and comments."""
     lock = "# by hand\nfilelock==4.2.11 \\\n    --hash=sha256:00\nmpmath==1.3.0\n"
 
-    assert ["filelock==4.2.11", "mpmath==1.3.0"] == recipes.pinned(lock)
+    assert ["filelock==4.2.11", "mpmath==1.3.0"] == wheels.pinned(lock)
 
 
 @pytest.mark.parametrize("listed", ["numpy==2\n", "torch>=2\n", "torch==1\ntorch==2\n"])
 def test_torch_must_be_pinned_once(listed: str) -> None:
     """A list that does not say which torch is refused, and one that does is understood."""
-    assert "torch==2.13.0" == recipes.torch_pin("# torch\nnumpy==2\ntorch==2.13.0\n")
+    assert "torch==2.13.0" == wheels.torch_pin("# torch\nnumpy==2\ntorch==2.13.0\n")
     with pytest.raises(ConfigError, match="torch==VERSION"):
-        recipes.torch_pin(listed)
+        wheels.torch_pin(listed)
 
 
 def test_torch_without_cuda_is_tried_first() -> None:
     """Without a wish the small build comes first; a wish is taken as it is."""
-    assert ("torch==2.13.0+cpu", "torch==2.13.0") == recipes.torch_choices("torch==2.13.0", "")
-    assert ("torch==2.12.0",) == recipes.torch_choices("torch==2.13.0", "torch==2.12.0")
+    assert ("torch==2.13.0+cpu", "torch==2.13.0") == wheels.torch_choices("torch==2.13.0", "", cuda=False)
+    assert ("torch==2.12.0",) == wheels.torch_choices("torch==2.13.0", "torch==2.12.0", cuda=True)
 
 
 def test_build_command() -> None:
     """One build carries both tags, the base and the proxies that are set."""
     argv = recipes.build_argv(
-        tags=("a:1", "a:local"), context="build/context/a", base="b:2", environ={"https_proxy": "p:1", "x": "y"}
+        tags=("a:1", "a:local"), context="build/context/a", arguments={"BASE": "b:2"}, environ={"https_proxy": "p:1", "x": "y"}
     )
 
     assert [
@@ -200,10 +203,11 @@ def test_torch_wish_counts_only_where_torch_is(tmp_path: Path) -> None:
 def test_every_recipe_stands_on_files_of_the_project() -> None:
     """Each image's inputs exist, and each folder with a Dockerfile has a recipe."""
     top = Path(__file__).parents[2]
-    missing = [str(path) for recipe in RECIPES.values() for path in recipe.inputs if not (top / path).exists()]
+    missing = [str(path) for recipe in RECIPES for path in recipe.inputs if not (top / path).exists()]
 
     assert [] == missing
-    assert set(RECIPES) == {file.parent.name for file in (top / "images").glob("*/Dockerfile")}
+    files = {str(file.relative_to(top)) for file in (top / "images").glob("*/*Dockerfile")}
+    assert {str(recipe.folder / recipe.dockerfile) for recipe in RECIPES} == files
 
 
 def test_variables_name_engines_as_the_settings_read_them() -> None:

@@ -1,0 +1,191 @@
+"""
+For which box images are made, and what they stand on. Pure values.
+
+A target is what a person says (`DEVICE=orin JETPACK=7.2`). A base is the system an image begins with, and what Python and C
+library it has, since that decides which wheels fit.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Final
+
+from controller.errors import ConfigError
+
+JETPACKS: Final = {"orin": ("7.2", "6.2.2", "6.1"), "thor": ("7.2",)}
+"""The JetPack releases a Jetson's images can be made for, the default first."""
+DEVICES: Final = ("cpu", "cuda", *JETPACKS)
+OLDEST_GLIBC_MINOR: Final = 17
+"""Wheels for an older C library than this are named by the year of their standard."""
+
+_L4T: Final = {36: "6", 39: "7.2"}
+"""Major release of Jetson Linux → the JetPack it came with."""
+_CHIPS: Final = {"tegra234": "orin", "tegra264": "thor"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """
+    The kind of box that images are made for.
+
+    Attributes:
+        device: `cpu`, `cuda` for cards, or a Jetson: `orin`, `thor`.
+        jetpack: a Jetson's JetPack release; empty elsewhere.
+
+    """
+
+    device: str = "cpu"
+    jetpack: str = ""
+
+    def __str__(self) -> str:
+        """Name it as it is remembered and shown."""
+        return f"{self.device} {self.jetpack}".strip()
+
+
+CPU: Final = Target()
+CUDA: Final = Target(device="cuda")
+ORIN: Final = Target(device="orin", jetpack="7.2")
+ORIN_6: Final = Target(device="orin", jetpack="6.2.2")
+ORIN_6_1: Final = Target(device="orin", jetpack="6.1")
+THOR: Final = Target(device="thor", jetpack="7.2")
+TARGETS: Final = (CPU, CUDA, ORIN, ORIN_6, ORIN_6_1, THOR)
+JETSONS: Final = (ORIN, ORIN_6, ORIN_6_1, THOR)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Base:
+    """
+    What an image stands on.
+
+    Attributes:
+        name: of its own image.
+        stage: which stage of its Dockerfile; empty where it has none.
+        jetpack: the release whose packages it holds; empty for the plain one.
+        system: the distribution and its release.
+        pulled: the image it begins with, by digest; empty if it is made from packages alone.
+        pulled_bytes: what that image takes to fetch, for arm64.
+        python_version: of the Python in the distribution.
+        glibc_minor: of the C library 2.x: wheels made for an older one run, wheels made for a newer one do not.
+        inputs: the files of the project that decide what it holds.
+
+    """
+
+    name: str
+    stage: str = ""
+    jetpack: str = ""
+    system: str
+    pulled: str = ""
+    pulled_bytes: int | None = None
+    python_version: str
+    glibc_minor: int
+    inputs: tuple[PurePosixPath, ...]
+
+    def wheel_platforms(self, architecture: str) -> tuple[str, ...]:
+        """List the wheel platforms that run on it, the newest C library first."""
+        minors = range(self.glibc_minor, OLDEST_GLIBC_MINOR - 1, -1)
+        numbered = [f"manylinux_2_{minor}_{architecture}" for minor in minors]
+        aliases = ["manylinux2014", "manylinux2010", "manylinux1"] if architecture == "x86_64" else ["manylinux2014"]
+        return (*numbered, *(f"{alias}_{architecture}" for alias in aliases))
+
+
+DEBIAN: Final = Base(
+    name="base",
+    system="Debian 12",
+    python_version="3.11",
+    glibc_minor=36,
+    inputs=(PurePosixPath("images/base/make.sh"),),
+)
+"""Made from Debian's packages: no registry is asked for anything."""
+
+L4T_DOCKERFILE: Final = PurePosixPath("l4t-base.Dockerfile")
+UBUNTU_24: Final = "ubuntu@sha256:69cecf4bbf72d2d44a9eef1b71fb98c7fb973d78af11399deccef19beb008ad9"
+UBUNTU_22: Final = "ubuntu@sha256:3b06811b2afd352be909dd088a004166d665dc76d38b13eada33522a9d915c6f"
+
+
+def l4t_base(jetpack: str, stage: str) -> Base:
+    """
+    Describe the base of a Jetson's GPU images.
+
+    Args:
+        jetpack: one of `JETPACKS`.
+        stage: `system` without CUDA, `runtime` with CUDA's runtime and TensorRT, `build` with NVIDIA's compiler.
+
+    """
+    jammy = jetpack.startswith("6")
+    return Base(
+        name="l4t-base",
+        stage=stage,
+        jetpack=jetpack,
+        system="Ubuntu 22.04" if jammy else "Ubuntu 24.04",
+        pulled=UBUNTU_22 if jammy else UBUNTU_24,
+        # Of the arm64 image that these digests list.
+        pulled_bytes=27_620_032 if jammy else 28_941_580,
+        python_version="3.10" if jammy else "3.12",
+        glibc_minor=35 if jammy else 39,
+        inputs=(L4T_DOCKERFILE, PurePosixPath(f"images/l4t-base/jetpack-{jetpack}")),
+    )
+
+
+def choose_target(device: str, jetpack: str = "") -> Target:
+    """
+    Read what a person asked for.
+
+    Raises:
+        ConfigError: there are no images for that; the sentence names what there is.
+
+    """
+    if device not in DEVICES:
+        raise ConfigError([f"no images are made for DEVICE={device}; there are {', '.join(DEVICES)}"])
+    known = JETPACKS.get(device, ())
+    if jetpack and jetpack not in known:
+        instead = f"there are {', '.join(known)}" if known else "only a Jetson has one"
+        raise ConfigError([f"no images are made for DEVICE={device} with JETPACK={jetpack}; {instead}"])
+    return Target(device=device, jetpack=jetpack or (known[0] if known else ""))
+
+
+def recall_target(text: str) -> Target:
+    """Read a target as `str` has written it."""
+    device, _, jetpack = text.strip().partition(" ")
+    return choose_target(device, jetpack)
+
+
+def guess_target(*, release: str, compatible: str) -> Target | None:
+    """
+    Tell from a Jetson's own files which images it needs; `None` on any other box, and for a release that has no images.
+
+    Args:
+        release: the content of `/etc/nv_tegra_release`.
+        compatible: the content of `/proc/device-tree/compatible`, its parts ended by NUL.
+
+    """
+    chips = [_CHIPS[part] for part in re.findall(r"tegra\d+", compatible) if part in _CHIPS]
+    found = re.search(r"R(\d+) \(release\), REVISION: (\d+)\.(\d+)", release)
+    if not chips or not found:
+        return None
+    major, minor, patch = (int(part) for part in found.groups())
+    jetpack = _L4T.get(major, "")
+    if jetpack == "6":
+        jetpack = "6.1" if (minor, patch) < (4, 3) else "6.2.2"
+    return Target(device=chips[0], jetpack=jetpack) if jetpack in JETPACKS[chips[0]] else None
+
+
+def find_architecture(target: Target, machine: str) -> str:
+    """Name the processors that images for a target run on: a Jetson's are ARM, whatever machine is asked."""
+    return "aarch64" if target.device in JETPACKS else machine
+
+
+def read_wish(environ: Mapping[str, str]) -> Target | None:
+    """
+    Read `DEVICE` and `JETPACK` from the environment; `None` if nobody asked.
+
+    Raises:
+        ConfigError: there are no images for that.
+
+    """
+    device, jetpack = environ.get("DEVICE", ""), environ.get("JETPACK", "")
+    if not device:
+        if jetpack:
+            raise ConfigError([f"JETPACK={jetpack} needs a DEVICE beside it: {' or '.join(JETPACKS)}"])
+        return None
+    return choose_target(device, jetpack)
