@@ -24,6 +24,7 @@ from controller.meter import Meter
 from controller.pool import Pool
 from controller.probes.host import read_cpu_count
 from controller.probes.memory import read_memory
+from controller.probes.power import read_power
 from controller.scheduler import Rules
 from controller.server import Server
 from controller.spec import ModelSpec
@@ -84,6 +85,7 @@ async def serve(settings: Settings, driver: Driver) -> None:
         meter=meter,
         clock=time.monotonic,
         floor_bytes=floor_bytes(settings, total_bytes=read_memory().total_bytes),
+        read_power=read_power,
         conversations=kept,
     )
     cards = _Cards(keys)

@@ -15,7 +15,12 @@ PUBLISH_S: Final = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiter:
-    """One caller in the queue. `sequence` is the order of arrival; `load_only` wants the model loaded and no lease."""
+    """
+    One caller in the queue.
+
+    `sequence` is the order of arrival; `load_only` wants the model loaded and no lease; `places` is how many callers a worker of
+    the model serves at once, as the caller's bound has it.
+    """
 
     lease: LeaseId
     model: ModelName
@@ -25,6 +30,7 @@ class Waiter:
     batch: bool = False
     load_only: bool = False
     until_s: float | None = None
+    places: int = 1
 
 
 class Callers:
@@ -79,6 +85,10 @@ class Callers:
         """Return the ticket of the oldest who waits for *model*."""
         queue = self._queues.get(model)
         return queue[0].sequence if queue else None
+
+    def promised(self, model: ModelName) -> Sequence[int]:
+        """Return the places at once that the bounds of those who wait for *model* count on."""
+        return [waiter.places for waiter in self._queues.get(model, ())]
 
     def count_before(self, model: ModelName, sequence: int | None) -> int:
         """Count who waits for *model* and came before *sequence*; without one, count all."""

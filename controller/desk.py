@@ -116,6 +116,7 @@ class Desk:
             },
             "thermal": {"zones": [{"name": z.name, "celsius": z.celsius} for z in readings.thermal.zones]},
             "power": {"rails": [{"name": r.name, "watts": r.watts} for r in readings.thermal.rails]},
+            "pace": reports.pace_row(pool.pacing.pace, pool.pacing.reading),
             "disk": {"home_total_bytes": readings.disk.total_bytes, "home_free_bytes": readings.disk.free_bytes},
             "workers": [
                 reports.worker_row(w, leases=len(pool.scheduler.record(m).leases), usage=pool.lookout.usage(m), now=now)
@@ -140,6 +141,7 @@ class Desk:
                 record=pool.scheduler.record(spec.name),
                 measured=pool.meter.ledger.find(pool.host.ledger_key(spec)),
                 drift=pool.lookout.drift(spec.name),
+                pace=pool.pacing.pace.factor,
                 now=now,
             )
             for spec in pool.models.values()
@@ -303,6 +305,8 @@ class Desk:
         verdict = self._pool.lookout.guard.verdict
         if verdict.level is not Level.CALM:
             kept.append(verdict.reason)
+        if self._pool.pacing.pace.throttled:
+            kept += self._pool.pacing.pace.reasons
         return [*folders, *kept, *self._builds.complaints, *reports.disk_complaints(readings.disk, self._settings.home)]
 
     def _rests(self, model: ModelName, now: float) -> bool:

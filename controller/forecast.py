@@ -37,7 +37,7 @@ class Line:
     Attributes:
         model: which model.
         waiting: callers who came before the one this is computed for.
-        parallel: how many it serves at once.
+        parallel: how many it serves at once, at the box's pace and as those who wait for it count on.
         load_s: what loading it usually takes.
         service_s: what a request usually takes.
         resident: it is in memory and answers.

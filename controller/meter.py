@@ -33,6 +33,7 @@ class Meter:
         swaps: the loads and unloads under way.
         last_load_s: how long the last load of each model took, victims' leaving included.
         problem: why measurements are not written down; empty while they are.
+        pace: the share of full speed that the box reaches now: what is measured is kept as what it would be at full speed.
 
     """
 
@@ -41,6 +42,7 @@ class Meter:
         self.journal = Journal()
         self.ledger = ledger
         self.problem = ""
+        self.pace = 1.0
         self._host = host
         self._clock = clock
         self.last_load_s: dict[ModelName, float] = {}
@@ -117,7 +119,7 @@ class Meter:
         later_tokens = report.completion_tokens - 1
         speed = later_tokens / decoding_s if later_tokens > 0 and decoding_s > 0 and report.first_token_s else 0.0
         tokens = report.prompt_tokens + report.completion_tokens
-        self.ledger.saw_request(self._host.ledger_key(spec), tokens=tokens, tokens_per_s=speed)
+        self.ledger.saw_request(self._host.ledger_key(spec), tokens=tokens, tokens_per_s=speed / self.pace)
 
     def drifted(self, spec: ModelSpec, worker: Worker, drift: Drift) -> None:
         """Have the figure of a model that has outgrown it raised at once."""

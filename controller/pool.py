@@ -26,6 +26,8 @@ from controller.guard import Guard
 from controller.host import Host, WorkerSpecs
 from controller.lookout import Lookout
 from controller.meter import Meter
+from controller.pacing import Pacing
+from controller.power import QUIET, PowerReading
 from controller.probes.memory import Supply, read_supply
 from controller.probes.notices import Notices
 from controller.readahead import LoadPlan
@@ -83,6 +85,7 @@ class Pool:
         workers: the workers, as the last turn saw them.
         budget: the memory they share.
         lookout: who watches what other programs leave of it.
+        pacing: who watches power and heat.
         why_absent: why a name is no registered model yet, if somebody knows.
 
     """
@@ -97,6 +100,7 @@ class Pool:
         clock: Callable[[], float],
         floor_bytes: int = 0,
         read_supply: Callable[[], Supply] = read_supply,
+        read_power: Callable[[], PowerReading] = lambda: QUIET,
         conversations: Conversations | None = None,
     ) -> None:
         """Know whom to ask; nothing is asked before `run`."""
@@ -113,6 +117,7 @@ class Pool:
         self.why_absent: Callable[[str], RefusedError | None] = lambda _: None
         guard = Guard(budget_bytes=rules.budget_bytes, floor_bytes=floor_bytes)
         self.lookout = Lookout(guard=guard, driver=driver, meter=meter, owner=self, clock=clock, read=read_supply)
+        self.pacing = Pacing(read=read_power, clock=clock, changed=self.look_again)
         self.talks = Talks(store=conversations, host=host, clock=clock)
         self._crew = Crew(
             driver=driver, fleet=self.fleet, owner=self, clock=clock, read=read_supply, before_stop=self._before_stop
@@ -140,11 +145,13 @@ class Pool:
                 self.talks.adopt({model: worker.run for model, worker in self.workers.items()}, tasks)
                 self.scheduler = Scheduler(self._rules, self._described, self.workers, self.clock())
                 await self.lookout.look()
+                await self.pacing.look()
                 self._outdate()
                 self._adopted.set()
                 log.info("pool.adopted", workers=sorted(self.scheduler.desired))
                 tasks.create_task(self._crew.watch())
                 tasks.create_task(kept_up(self.lookout.keep_watching))
+                tasks.create_task(kept_up(self.pacing.keep_watching))
                 tasks.create_task(kept_up(self.meter.keep_flushing))
                 tasks.create_task(kept_up(partial(self.talks.keep, self.fleet.ready)))
                 while True:
@@ -393,6 +400,8 @@ class Pool:
         self.workers = self.fleet.workers()
         self._note_ends()
         self.scheduler.set_budget(self.budget_bytes)
+        self.scheduler.set_pace(self.pacing.pace)
+        self.meter.pace = self.pacing.pace.factor
         self._deliver(self.scheduler.turn(self.workers, now))
         self._deliver(self.lookout.after_turn(self.scheduler, before, now))
         desired = frozenset(self.scheduler.desired)
@@ -546,6 +555,7 @@ class Pool:
             wait_s=expected_s - load_s,
             load_s=load_s,
             tokens_per_s=measured.tokens_per_s or None if measured else None,
+            pace=self.pacing.pace.factor,
             refused_fields=engines.find(spec.engine).refused_fields,
             room_bytes=self.budget_bytes - sum(p.footprint.total_bytes for p in pinned),
             unavailable_reason=f"it {record.why_resting(spec.name).removeprefix(f'{spec.name} ')}" if resting else "",

@@ -9,6 +9,8 @@ from controller import planner
 from controller.drift import Drift
 from controller.drivers.base import Usage
 from controller.footprint import Measured
+from controller.pace import Pace
+from controller.power import PowerReading
 from controller.probes.host import DiskReading
 from controller.probes.memory import MemoryReading
 from controller.probes.thermal import ThermalReading
@@ -90,6 +92,18 @@ def disk_complaints(disk: DiskReading, home: PurePath) -> list[str]:
     return [f"the disk that holds {home} has {format_bytes(disk.free_bytes)} left; remove a model, or make room beside it"]
 
 
+def pace_row(pace: Pace, reading: PowerReading) -> dict[str, Any]:
+    """Describe how fast the box is, and why not faster, for `/status`."""
+    now, strongest = reading.modes.now, reading.modes.strongest
+    return {
+        "factor": round(pace.factor, 3),
+        "throttled": pace.throttled,
+        "reasons": list(pace.reasons),
+        "mode": now.name if now else None,
+        "strongest_mode": strongest.name if strongest else None,
+    }
+
+
 def worker_row(worker: Worker, *, leases: int, usage: Usage | None, now: float) -> dict[str, Any]:
     """Describe one worker for `/status`."""
     return {
@@ -129,8 +143,9 @@ def model_row(
     now: float,
     drift: Drift | None = None,
     ready: int = 0,
+    pace: float = 1.0,
 ) -> dict[str, Any]:
-    """Describe one registered model, `ready` workers of which answer, for `/models`."""
+    """Describe one registered model, `ready` workers of which answer, for `/models`; its speed is that at this pace."""
     resting = record is not None and record.resting and now < record.retry_at_s
     ended = record.last_exit if record else None
     return {
@@ -155,7 +170,7 @@ def model_row(
         "parameters": spec.parameters,
         "load_s": round(record.load_s if record else spec.load_s, 3),
         "load_worst_s": round(measured.load_worst_s, 3) if measured and measured.load_worst_s else None,
-        "tokens_per_s": round(measured.tokens_per_s, 2) if measured and measured.tokens_per_s else None,
+        "tokens_per_s": round(measured.tokens_per_s * pace, 2) if measured and measured.tokens_per_s else None,
         "requests": record.served if record else 0,
         "failures": record.failures if record else 0,
         "api_paths": sorted(path.value for path in spec.api_paths),

@@ -61,7 +61,8 @@ class Candidate:
         resident: it is in memory and answers.
         wait_s: expected seconds until it can begin, apart from loading: 0 if it is idle.
         load_s: expected seconds of loading, its victims' end included; 0 when resident.
-        tokens_per_s: measured speed of one answer, if it was measured.
+        tokens_per_s: measured speed of one answer when nothing slows the box down, if it was measured.
+        pace: the share of that speed which the box reaches now.
         refused_fields: request fields its engine does not take.
         room_bytes: the most the budget can ever give it (what is pinned elsewhere taken off); `None` if nobody counts.
         unavailable_reason: why it cannot run now (a crash loop, a folder that vanished); empty if it can.
@@ -74,6 +75,7 @@ class Candidate:
     wait_s: float = 0.0
     load_s: float = 0.0
     tokens_per_s: float | None = None
+    pace: float = 1.0
     refused_fields: frozenset[str] = frozenset()
     room_bytes: int | None = None
     unavailable_reason: str = ""
@@ -153,7 +155,7 @@ def expected_s(ask: Ask, candidate: Candidate, *, bandwidth_bytes_s: float) -> f
         return candidate.start_s
     tokens = min(ask.max_tokens or TYPICAL_ANSWER_TOKENS, TYPICAL_ANSWER_TOKENS)
     rate = candidate.tokens_per_s or bandwidth_bytes_s / max(candidate.spec.weights_bytes, 1)
-    return candidate.start_s + tokens / rate
+    return candidate.start_s + tokens / (rate * candidate.pace)
 
 
 def needed_share(difficulty: float) -> float:

@@ -16,7 +16,8 @@ The rules, in the order they apply:
    quantum at most, then nobody.
 5. Younger claimants go ahead where they fit beside what the older ones have reserved; behind one who cannot reserve, nobody does.
 6. Who has left comes back only when its worker is gone: so what a desired worker does is what became of this decision.
-7. A model may have several workers. Where its callers wait and memory is free, one more is loaded; a caller is sent to the one
+7. A box that is slowed down serves fewer callers of a worker at once; who came before that is served as it was promised.
+8. A model may have several workers. Where its callers wait and memory is free, one more is loaded; a caller is sent to the one
    that serves the fewest. Only the first of them is kept for callers that wait, so that the others are in nobody's way.
 """
 
@@ -31,6 +32,7 @@ from controller.callers import Callers, Waiter
 from controller.drains import FIRST, Drain, Drains
 from controller.errors import Reason, RefusedError
 from controller.forecast import Line, bound_s, eta_s
+from controller.pace import FULL, Pace
 from controller.planner import MAX_RESIDENTS, Plan, Refuse, Resident, Start, Wait, plan
 from controller.records import Record
 from controller.replicas import model_of, names
@@ -53,6 +55,7 @@ class Scheduler:
         self.leases: dict[LeaseId, Lease] = {}
         self._residency = Residency(rules, specs, workers, now)
         self._callers = Callers()
+        self._pace = FULL
         self._drains = Drains(self._residency, self._callers)
 
     # What callers and operators say.
@@ -64,6 +67,10 @@ class Scheduler:
     def set_budget(self, budget_bytes: int) -> None:
         """Change the budget: what it does not hold any more goes at once if it is idle, and is drained if it is not."""
         self._residency.rules = replace(self.rules, budget_bytes=budget_bytes)
+
+    def set_pace(self, pace: Pace) -> None:
+        """Take how fast the box is now: it says how many callers a worker serves at once, and how long that takes."""
+        self._pace = pace
 
     def outdate(self, models: Iterable[ModelName]) -> None:
         """Load these anew: what runs was made from a description that has changed. Their callers wait for the new one."""
@@ -119,6 +126,7 @@ class Scheduler:
             batch=batch,
             load_only=load_only,
             until_s=None if left_s is None else now + left_s,
+            places=own.parallel,
         )
         self._callers.add(waiter)
 
@@ -139,7 +147,7 @@ class Scheduler:
         record.last_used_s = now
         if served_s is not None:
             for name in {held.worker, held.model}:
-                self.record(name).serve(served_s)
+                self.record(name).serve(served_s * self._pace.factor)
 
     def unload(self, model: ModelName, *, force: bool) -> list[Answer]:
         """
@@ -502,7 +510,15 @@ class Scheduler:
         return sorted(worker for worker in self.desired if model_of(worker) == model)
 
     def _has_place(self, worker: ModelName) -> bool:
-        return len(self.record(worker).leases) < self._residency.specs[worker].parallel
+        """Say whether a worker may serve one more: by the pace, or because somebody waits whose bound counts on it."""
+        model = model_of(worker)
+        places = max((self._places(model), *self._callers.promised(model)))
+        return len(self.record(worker).leases) < min(places, self._residency.specs[worker].parallel)
+
+    def _places(self, model: ModelName) -> int:
+        """Return how many callers a worker of *model* serves at once at this pace."""
+        spec = self._residency.specs.get(model)
+        return self._pace.places(spec.parallel) if spec else 1
 
     def _claims(self, now: float) -> list[tuple[ModelName, int]]:
         """Return who wants to come, with the place of its oldest caller: pinned models, then the oldest first."""
@@ -523,16 +539,16 @@ class Scheduler:
         return self._line(model, before), tuple(self._line(m, before) for m in sorted(involved))
 
     def _line(self, model: ModelName, before: int | None) -> Line:
-        record, spec = self.record(model), self._residency.specs.get(model)
+        record = self.record(model)
         inside = self._residency.workers_of(model)
         ready = self.ready_workers(model)
         serving = [w for w in ready if w not in self._drains and not self._residency.is_outdated(w)]
         return Line(
             model=model,
             waiting=self._callers.count_before(model, before),
-            parallel=spec.parallel if spec else 1,
+            parallel=min((self._places(model), *self._callers.promised(model))),
             load_s=record.load_s,
-            service_s=record.service_s,
+            service_s=record.service_s / self._pace.factor,
             resident=bool(ready),
             busy=sum(len(self.record(w).leases) for w in inside),
             gated=not serving,

@@ -11,6 +11,7 @@ What the controller tells of the box, as Prometheus' text: the controller has no
 | `windlass_guard_workers_total` | `how` | workers that the guard stopped when idle, and ended when busy |
 | `windlass_celsius` | `zone` | temperature |
 | `windlass_watts` | `rail` | power |
+| `windlass_pace` | | how fast the box is allowed to be, as a share of full speed |
 | `windlass_worker_memory_bytes` | `model`, `status` | what a worker's container is charged with |
 | `windlass_worker_leases` | `model` | callers that a worker serves |
 | `windlass_queue_length` | | callers that wait |
@@ -51,6 +52,7 @@ class Told:
             "windlass_celsius", "Temperature", ("zone",), _named(_rows(_table(self._status, "thermal"), "zones"), "celsius")
         )
         yield _gauge("windlass_watts", "Power", ("rail",), _named(_rows(_table(self._status, "power"), "rails"), "watts"))
+        yield _gauge("windlass_pace", "Share of full speed", (), [((), _table(self._status, "pace").get("factor"))])
         yield from self._workers()
         queue = _rows(self._status, "queue")
         waits = [wait for row in queue if isinstance(wait := row.get("waiting_s"), int | float)]

@@ -102,6 +102,21 @@ class PowerStatus(TypedDict):
     rails: list[RailStatus]
 
 
+class PaceStatus(TypedDict):
+    """
+    How fast the box is allowed to be.
+
+    `factor` is the share of full speed, `reasons` say why it is not 1, and `throttled` that heat or the supply is among them. The
+    modes are a Jetson's; null elsewhere.
+    """
+
+    factor: float
+    throttled: bool
+    reasons: list[str]
+    mode: str | None
+    strongest_mode: str | None
+
+
 class DiskStatus(TypedDict):
     """The file system that holds the home directory."""
 
@@ -162,6 +177,7 @@ class Status(TypedDict):
     guard: GuardStatus
     thermal: ThermalStatus
     power: PowerStatus
+    pace: PaceStatus
     disk: DiskStatus
     workers: list[WorkerStatus]
     queue: list[WaiterStatus]

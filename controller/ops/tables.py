@@ -15,6 +15,7 @@ from controller.ops.shapes import (
     KeyRow,
     ModelRow,
     Models,
+    PaceStatus,
     Plan,
     Status,
     WaiterStatus,
@@ -156,6 +157,7 @@ def status_lines(status: Status) -> list[str]:
         f"disk     {format_bytes(disk['home_free_bytes'])} of {format_bytes(disk['home_total_bytes'])} free",
         *([f"heat     {escape(hottest['name'])} {hottest['celsius']:.0f} degrees C"] if hottest else []),
         *([f"power    {watts}"] if watts else []),
+        *_pace(status["pace"]),
         f"workers  {counts or 'none'}",
         f"queue    {_queue(status['queue'])}",
         *(f"         {escape(line)}" for line in _transitions(status)),
@@ -251,6 +253,14 @@ def _queue(queue: Sequence[WaiterStatus]) -> str:
         f"{len(queue)} waiting; the oldest for {format_seconds(oldest['waiting_s'])}, "
         f"for {escape(oldest['model'])}, and {format_seconds(oldest['bound_s'])} more at most"
     )
+
+
+def _pace(pace: PaceStatus) -> list[str]:
+    mode = f"mode {escape(pace['mode'])}" if pace["mode"] else ""
+    if not pace["reasons"]:
+        return [f"pace     full speed, {mode}"] if mode else []
+    headline = f"pace     {pace['factor']:.0%} of full speed" + (f", {mode}" if mode else "")
+    return [headline, *(f"         {escape(reason)}" for reason in pace["reasons"])]
 
 
 def _transitions(status: Status) -> list[str]:

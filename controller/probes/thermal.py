@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Final
 
 _ROOT: Final = Path("/")
+_COLDEST_MILLICELSIUS: Final = -50_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +46,7 @@ def read_thermal(*, root: Path = _ROOT) -> ThermalReading:
 
 def _read_zone(folder: Path) -> Zone | None:
     millicelsius = _read_number(folder / "temp")
-    if millicelsius is None:  # a Jetson's idle accelerators have zones that answer EAGAIN
+    if millicelsius is None or millicelsius < _COLDEST_MILLICELSIUS:  # a Jetson's idle accelerators answer EAGAIN or -256 C
         return None
     return Zone(name=_read_text(folder / "type") or folder.name, celsius=millicelsius / 1000)
 

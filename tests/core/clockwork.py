@@ -30,8 +30,19 @@ class Client:
 class Clockwork:
     """Runs a world until a time."""
 
-    def __init__(self, world: World, clients: Sequence[Client], *, load_s: dict[str, float]) -> None:
-        """Let every client begin in its own time; *load_s* is from told to start until ready."""
+    def __init__(
+        self,
+        world: World,
+        clients: Sequence[Client],
+        *,
+        load_s: dict[str, float],
+        paces: Sequence[tuple[float, float]] = (),
+    ) -> None:
+        """
+        Let every client begin in its own time.
+
+        *load_s* is from told to start until ready; *paces* are times and how fast the box is from then on.
+        """
         self.world = world
         self.load_s = load_s
         self._serial = itertools.count()
@@ -42,6 +53,8 @@ class Clockwork:
         self._heard = 0
         for client in clients:
             self._at(client.begins_s, "ask", (client, 0))
+        for begins_s, factor in paces:
+            self._at(begins_s, "pace", factor)
 
     @property
     def elapsed_s(self) -> float:
@@ -75,6 +88,8 @@ class Clockwork:
                 if lease in self.world.held:
                     self.world.leave(LeaseId(lease), served=True)
                 self._at(self.elapsed_s + client.think_s, "ask", (client, turn + 1))
+            case "pace", float(factor):
+                self.world.set_pace(factor)
             case "ready", str(model):
                 self._coming.discard((ModelName(model), Status.STARTING))
                 if model in self.world.with_status(Status.STARTING):

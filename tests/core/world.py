@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 
 from controller.charges import UNSHARED, WeightsId
 from controller.errors import RefusedError
+from controller.pace import Pace
 from controller.reconcile import MAX_CONTAINERS, Action, Create, Hold, LetGo, Remove, Start, Stop, diff
 from controller.replicas import expand, model_of
 from controller.scheduler import Answer, Grant, Notice, Refusal, Revocation, Rules, Scheduler
@@ -256,6 +257,10 @@ class World:
         self.scheduler.register(self.specs)
         described = self.worker_specs()
         self.scheduler.outdate(m for m, w in self.seen.items() if m in described and described[m].spec_hash != w.spec_hash)
+
+    def set_pace(self, factor: float) -> None:
+        """Let the box be as fast as this."""
+        self.scheduler.set_pace(Pace(factor=factor))
 
     def set_budget(self, budget_bytes: int) -> None:
         """Change the budget."""

@@ -234,9 +234,46 @@ MUTANTS = (
     Mutant(
         "one caller too many",
         "scheduler",
-        "len(self.record(worker).leases) < self._residency.specs[worker].parallel",
-        "len(self.record(worker).leases) <= self._residency.specs[worker].parallel",
+        "len(self.record(worker).leases) < min(places",
+        "len(self.record(worker).leases) <= min(places",
     ),
+    Mutant(
+        "a hot box serves as many as a cool one",
+        "scheduler",
+        "places = max((self._places(model), *self._callers.promised(model)))",
+        "places = self._residency.specs[worker].parallel",
+    ),
+    Mutant(
+        "a promise is forgotten when the box gets hot",
+        "scheduler",
+        "places = max((self._places(model), *self._callers.promised(model)))",
+        "places = self._places(model)",
+    ),
+    Mutant(
+        "a promise counts on places that others were not promised",
+        "scheduler",
+        "parallel=min((self._places(model), *self._callers.promised(model))),",
+        "parallel=self._places(model),",
+    ),
+    Mutant("a request on a hot box counts as a long one", "scheduler", "serve(served_s * self._pace.factor)", "serve(served_s)"),
+    Mutant("a hot box is expected to be as quick", "scheduler", "record.service_s / self._pace.factor", "record.service_s"),
+    # pace
+    Mutant("a moment of heat counts", "pace", "now) >= FALL_S:", "now) >= 0:"),
+    Mutant("it is well again at once", "pace", "now) >= RISE_S:", "now) >= 0:"),
+    Mutant("the worst moment counts", "pace", "max(self._worse.seen)", "min(self._worse.seen)"),
+    Mutant("the best moment counts", "pace", "min(self._better.seen)", "max(self._better.seen)"),
+    Mutant(
+        "heat comes and goes", "pace", "            self._better.end()\n            if self._worse", "            if self._worse"
+    ),
+    Mutant(
+        "cool moments are added up",
+        "pace",
+        "            self._worse.end()\n            if self._better",
+        "            if self._better",
+    ),
+    Mutant("somebody is served by nobody", "pace", "max(1, int(", "max(0, int("),
+    Mutant("an event long ago slows the box down", "pace", "before.counts.get(name, count)", "before.counts.get(name, 0)"),
+    Mutant("a mode waits like heat", "pace", "if sign.cause is not Cause.MODE]", "]"),
     Mutant(
         "who still loads serves",
         "scheduler",

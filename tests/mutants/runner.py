@@ -15,6 +15,7 @@ TESTS: Final = (
     "forge_tickets",
     "forge_room",
     "guard",
+    "pace",
     "drift",
     "builds",
     "auto_quantization",

@@ -71,6 +71,7 @@ STATUS = {
     },
     "thermal": {"zones": [{"name": "soc", "celsius": 48.0}, {"name": "cpu", "celsius": 51.4}]},
     "power": {"rails": [{"name": "VDD_IN", "watts": 7.25}]},
+    "pace": {"factor": 0.5, "throttled": True, "reasons": ["it is hot"], "mode": "25W", "strongest_mode": "MAXN_SUPER"},
     "disk": {"home_total_bytes": 100 * 2**30, "home_free_bytes": 40 * 2**30},
     "workers": [
         {
@@ -114,6 +115,7 @@ IDLE = STATUS | {
     "memory": {**STATUS["memory"], "pressure_some_avg10": None},  # type: ignore[dict-item]
     "thermal": {"zones": []},
     "power": {"rails": []},
+    "pace": {"factor": 1.0, "throttled": False, "reasons": [], "mode": None, "strongest_mode": None},
     "workers": [],
     "queue": [],
     "transitions": [],
@@ -290,6 +292,8 @@ def test_status_says_how_the_box_is(gateway: Gateway, run: Run) -> None:
         "disk 40 GiB of 100 GiB free",
         "heat cpu 51 degrees C",
         "power VDD_IN 7.2 W",
+        "pace 50% of full speed, mode 25W",
+        "it is hot",
         "workers 1 ready, 1 stopped",
         "queue 1 waiting; the oldest for 1.0 s, for zero, and 21.0 s more at most",
         "start of zero for 400 ms",

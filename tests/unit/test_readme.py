@@ -123,6 +123,7 @@ def metric_names() -> Iterator[str]:
         "disk": {"home_total_bytes": 1},
         "thermal": {"zones": [{"name": "cpu", "celsius": 40.0}]},
         "power": {"rails": [{"name": "in", "watts": 5.0}]},
+        "pace": {"factor": 0.5},
         "workers": [{"model": "m", "status": "ready", "memory_bytes": 1, "leases": 0}],
         "queue": [],
         "state": "ok",
