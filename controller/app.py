@@ -4,6 +4,7 @@ import asyncio
 import signal
 import time
 import uuid
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +26,7 @@ from controller.pool import Pool
 from controller.probes.host import read_cpu_count
 from controller.probes.memory import read_memory
 from controller.probes.power import read_power
+from controller.probes.system import LocalSystem
 from controller.scheduler import Rules
 from controller.server import Server
 from controller.spec import ModelSpec
@@ -85,7 +87,7 @@ async def serve(settings: Settings, driver: Driver) -> None:
         meter=meter,
         clock=time.monotonic,
         floor_bytes=floor_bytes(settings, total_bytes=read_memory().total_bytes),
-        read_power=read_power,
+        read_power=partial(read_power, LocalSystem()),
         conversations=kept,
     )
     cards = _Cards(keys)

@@ -7,14 +7,18 @@ only the alert that goes with it counts.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
-from typing import Final, TypeVar
+from collections.abc import Iterator, Mapping
+from fnmatch import fnmatch
+from typing import Final
 
-from controller.power import HotSpot, PowerMode, PowerModes, PowerReading, Throttle
+from controller.power import Card, HotSpot, PowerMode, PowerModes, PowerReading, Throttle
+from controller.probes.system import System
 
-_ROOT: Final = Path("/")
-_T = TypeVar("_T")
+CONFIGURATION: Final = "/etc/nvpmodel.conf"
+STATUS: Final = "/var/lib/nvpmodel/status"
+_THERMAL: Final = "/sys/class/thermal"
+_HWMON: Final = "/sys/class/hwmon"
+_PROCESSORS: Final = "/sys/devices/system/cpu"
 _COLDEST: Final = -50.0
 """A zone that is colder than this measures nothing."""
 _LEAST_LIMIT: Final = 50.0
@@ -28,28 +32,57 @@ _EVENTS: Final = {
     "oc3_event_cnt": "over-current at an instant",
 }
 """What an Orin's counters count, as NVIDIA's guide to the platform's power says."""
+_CLOCKS: Final = "index,clocks.sm,clocks.max.sm,power.limit,power.default_limit"
+_SLOWDOWN: Final = 0x8 | 0x20 | 0x40 | 0x80
+"""Of NVIDIA's reasons: hardware slowdown, heat as driver or hardware sees it, power brake. Power at its cap is normal."""
 _MODE: Final = re.compile(r"<\s*POWER_MODEL\s+ID=(?P<number>\d+)\s+NAME=(?P<name>[^\s>]+)")
 _CAP: Final = re.compile(r"(?P<what>GPU|EMC|CPU_\w+)\s+MAX_FREQ\s+(?P<value>-?\d+)")
 
 
-def read_power(*, root: Path = _ROOT) -> PowerReading:
+def read_power(system: System) -> PowerReading:
     """Read everything that says whether the box is slowed down; what is not there is left out."""
+    spots = (_spot(system, folder) for folder in _folders(system, _THERMAL, "thermal_zone*"))
+    throttles = (_throttle(system, folder) for folder in _folders(system, _THERMAL, "cooling_device*"))
     return PowerReading(
-        modes=read_modes(root=root),
-        spots=tuple(_each(root / "sys/class/thermal", "thermal_zone*", _spot)),
-        throttles=tuple(_each(root / "sys/class/thermal", "cooling_device*", _throttle)),
-        counts=_counts(root),
-        slowed_s=_slowed_s(root),
+        modes=read_modes(system),
+        spots=tuple(spot for spot in spots if spot),
+        throttles=tuple(throttle for throttle in throttles if throttle),
+        counts=_counts(system),
+        slowed_s=_slowed_s(system),
+        cards=read_card_clocks(system),
     )
 
 
-def read_modes(*, root: Path = _ROOT) -> PowerModes:
+def read_modes(system: System) -> PowerModes:
     """Read which power modes a Jetson has, and which one `nvpmodel` has set last."""
-    status = re.search(r"pmode:0*(\d+)", _text(root / "var/lib/nvpmodel/status"))
-    return PowerModes(
-        modes=parse_modes(_text(root / "etc/nvpmodel.conf")),
-        current=int(status[1]) if status else None,
-    )
+    status = re.search(r"pmode:0*(\d+)", _text(system, STATUS))
+    return PowerModes(modes=parse_modes(_text(system, CONFIGURATION)), current=int(status[1]) if status else None)
+
+
+def read_card_clocks(system: System) -> tuple[Card, ...]:
+    """Ask NVIDIA's tool how fast the cards are and why; nothing where there is no such tool, or the cards do not tell."""
+    for reasons in ("clocks_event_reasons.active", "clocks_throttle_reasons.active"):  # the second is what older drivers call it
+        query = ("nvidia-smi", f"--query-gpu={_CLOCKS},{reasons}", "--format=csv,noheader,nounits")
+        ended = system.run(query)
+        if ended is None:
+            return ()
+        if ended.code == 0:
+            rows = ([field.strip() for field in line.split(",")] for line in ended.out.splitlines())
+            return tuple(card for row in rows if len(row) == 6 and (card := _card(row)) is not None)
+    return ()
+
+
+def _card(row: list[str]) -> Card | None:
+    try:
+        clock, most, limit, sold_with = (float(field) for field in row[1:5])
+        return Card(
+            index=int(row[0]),
+            share=min(1.0, clock / most),
+            hot=bool(int(row[5], 16) & _SLOWDOWN),
+            limit_share=min(1.0, limit / sold_with),
+        )
+    except (ValueError, ZeroDivisionError):  # `[N/A]`: a Jetson, or a card that does not tell
+        return None
 
 
 def parse_modes(text: str) -> tuple[PowerMode, ...]:
@@ -81,67 +114,64 @@ def _mode(header: re.Match[str], caps: Mapping[str, float]) -> PowerMode:
     return PowerMode(number=int(header["number"]), name=header["name"], **clocks)
 
 
-def _spot(folder: Path) -> HotSpot | None:
-    millicelsius = _number(folder / "temp")
+def _spot(system: System, folder: str) -> HotSpot | None:
+    millicelsius = _number(system, f"{folder}/temp")
     if millicelsius is None or millicelsius / 1000 < _COLDEST:
         return None
     limits = []
-    for kind in sorted(folder.glob("trip_point_*_type")):
-        limit = _number(folder / kind.name.replace("_type", "_temp"))
-        if _text(kind) in _LIMITS and limit is not None and limit / 1000 >= _LEAST_LIMIT:
+    for kind in system.names(folder):
+        if not fnmatch(kind, "trip_point_*_type") or _text(system, f"{folder}/{kind}") not in _LIMITS:
+            continue
+        limit = _number(system, f"{folder}/{kind.removesuffix('type')}temp")
+        if limit is not None and limit / 1000 >= _LEAST_LIMIT:
             limits.append(limit / 1000)
-    name = _text(folder / "type") or folder.name
+    name = _text(system, f"{folder}/type") or folder.rpartition("/")[2]
     return HotSpot(name=name, celsius=millicelsius / 1000, limit_celsius=min(limits, default=None))
 
 
-def _throttle(folder: Path) -> Throttle | None:
-    name, state, most = _text(folder / "type"), _number(folder / "cur_state"), _number(folder / "max_state")
+def _throttle(system: System, folder: str) -> Throttle | None:
+    name = _text(system, f"{folder}/type")
+    state, most = _number(system, f"{folder}/cur_state"), _number(system, f"{folder}/max_state")
     if not _SLOWING.fullmatch(name) or state is None or most is None:
         return None
     return Throttle(name=name, state=state, most=most)
 
 
-def _counts(root: Path) -> dict[str, int]:
+def _counts(system: System) -> dict[str, int]:
     counts: dict[str, int] = {}
-    for chip in sorted((root / "sys/class/hwmon").glob("hwmon*")):
-        if _text(chip / "name") != "soctherm_oc":
+    for chip in _folders(system, _HWMON, "hwmon*"):
+        if _text(system, f"{chip}/name") != "soctherm_oc":
             continue
         for file, what in _EVENTS.items():
-            if (count := _number(chip / file)) is not None:
+            if (count := _number(system, f"{chip}/{file}")) is not None:
                 counts[what] = count
-    if _slowed_s(root) is None and (events := _of_processors(root, "core_throttle_count")):
+    if _slowed_s(system) is None and (events := _of_processors(system, "core_throttle_count")):
         counts["heat of the processors"] = sum(events)
     return counts
 
 
-def _slowed_s(root: Path) -> float | None:
-    slowed_ms = _of_processors(root, "package_throttle_total_time_ms")
+def _slowed_s(system: System) -> float | None:
+    slowed_ms = _of_processors(system, "package_throttle_total_time_ms")
     return max(slowed_ms) / 1000 if slowed_ms else None
 
 
-def _of_processors(root: Path, name: str) -> list[int]:
-    files = (root / "sys/devices/system/cpu").glob(f"cpu[0-9]*/thermal_throttle/{name}")
-    return [count for file in files if (count := _number(file)) is not None]
+def _of_processors(system: System, name: str) -> list[int]:
+    files = (f"{folder}/thermal_throttle/{name}" for folder in _folders(system, _PROCESSORS, "cpu[0-9]*"))
+    return [count for file in files if (count := _number(system, file)) is not None]
 
 
-def _each(folder: Path, pattern: str, read: Callable[[Path], _T | None]) -> Iterable[_T]:
-    found = (read(one) for one in sorted(folder.glob(pattern), key=_in_order))
-    return [one for one in found if one is not None]
+def _folders(system: System, parent: str, pattern: str) -> Iterator[str]:
+    """Go through folders in the order of their numbers."""
+    names = [name for name in system.names(parent) if fnmatch(name, pattern)]
+    return (f"{parent}/{name}" for name in sorted(names, key=lambda name: int(re.sub(r"\D", "", name) or 0)))
 
 
-def _in_order(path: Path) -> int:
-    return int(re.sub(r"\D", "", path.name) or 0)
+def _text(system: System, path: str) -> str:
+    return (system.read(path) or "").strip()
 
 
-def _text(path: Path) -> str:
+def _number(system: System, path: str) -> int | None:
     try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:  # it is not there, or it is of something that is switched off
-        return ""
-
-
-def _number(path: Path) -> int | None:
-    try:
-        return int(_text(path))
+        return int(_text(system, path))
     except ValueError:
         return None
