@@ -99,6 +99,27 @@ class Footprint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EngineChoice:
+    """
+    Why a model whose engine was left to us runs by the one it has.
+
+    Attributes:
+        reason: a sentence to be put behind the engine's name.
+        key: what a failure of this engine with this model is remembered under.
+        successor: the engine that takes its place if it fails before it has answered once; empty if it stays.
+        others: every other engine, and why it is not that one.
+        fell_back: an engine that came before it has failed here.
+
+    """
+
+    reason: str
+    key: str
+    successor: str = ""
+    others: tuple[tuple[str, str], ...] = ()
+    fell_back: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
     """
     One servable model, as its folder and the configuration describe it.
@@ -124,6 +145,7 @@ class ModelSpec:
         replica_of: whose further worker this describes; `None` for a model.
         description: a sentence for people, from `model.toml`.
         source: the folder of the source, for an engine file that is served beside it; `None` if it is not needed.
+        choice: why it is this engine, where that was left to us.
         cards: where it is to lie on the cards of the box, once that is decided; empty on a box without cards.
 
     """
@@ -152,6 +174,7 @@ class ModelSpec:
     replica_of: ModelName | None = None
     description: str = ""
     source: PurePosixPath | None = None
+    choice: EngineChoice | None = None
     cards: Cards = ()
 
     @property

@@ -196,6 +196,10 @@ class Driver(Protocol):
         """Return the last *tail* lines the step wrote."""
         ...
 
+    async def has_image(self, tag: str) -> bool:
+        """Say whether the engine has an image of this tag."""
+        ...
+
     async def info(self) -> EngineInfo:
         """Ask the engine what it is and what it can enforce."""
         ...

@@ -267,6 +267,18 @@ class DockerDriver:
 
         return await self._call(f"logs of the build {build}", self._read_s, logs)
 
+    async def has_image(self, tag: str) -> bool:
+        """Say whether the engine has an image of this tag."""
+
+        def look(client: _Client) -> bool:
+            try:
+                client.inspect_image(tag)  # type: ignore[no-untyped-call]
+            except docker.errors.ImageNotFound:
+                return False
+            return True
+
+        return await self._call(f"look for the image {tag}", self._read_s, look)
+
     async def info(self) -> EngineInfo:
         """Ask the engine what it is and what it can enforce."""
         self._info = await self._call("ask the engine about itself", self._read_s, lambda client: engine_info(client.info()))

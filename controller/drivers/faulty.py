@@ -34,6 +34,7 @@ class Verb(enum.StrEnum):
     BEGIN_JOB = "begin_job"
     END_JOB = "end_job"
     JOB_LOGS = "job_logs"
+    HAS_IMAGE = "has_image"
     INFO = "info"
     EVENTS = "events"
 
@@ -150,6 +151,10 @@ class FaultyDriver:
     async def job_logs(self, build: str, *, tail: int) -> str:
         """Return the last *tail* lines the step wrote."""
         return await self._call(Verb.JOB_LOGS, lambda: self._inner.job_logs(build, tail=tail))
+
+    async def has_image(self, tag: str) -> bool:
+        """Say whether the engine has an image of this tag."""
+        return await self._call(Verb.HAS_IMAGE, lambda: self._inner.has_image(tag))
 
     async def info(self) -> EngineInfo:
         """Ask the engine what it is and what it can enforce."""

@@ -368,6 +368,11 @@ class MemoryDriver:
         lines = self.engine.bench(self._owner, build).lines
         return "".join(f"{line}\n" for line in lines[max(len(lines) - tail, 0) :])
 
+    async def has_image(self, tag: str) -> bool:
+        """Say whether the engine has an image of this tag."""
+        self.engine.check()
+        return self.engine.images is None or tag in self.engine.images
+
     async def info(self) -> EngineInfo:
         """Say that everything can be enforced."""
         self.engine.check()

@@ -13,7 +13,7 @@ A folder that wants an engine file built is an order beside, until the file is t
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -21,9 +21,11 @@ from typing import Final
 from controller import engines
 from controller.config import Settings
 from controller.device import NO_GPU, Device
+from controller.engines.choice import AUTO
 from controller.errors import ConfigError, ModelError
 from controller.footprint import Measured, resolve
 from controller.spec import ModelName, ModelSpec
+from controller.store.contest import Contest, Judge
 from controller.store.engine_files import EngineFile, EngineFiles
 from controller.store.folder import NOT_OURS, File, find_clashes, is_model, list_files, printable
 from controller.store.ledger import Ledger
@@ -31,6 +33,7 @@ from controller.store.manifest import Manifest, Stored, read_manifest
 from controller.store.orders import Order
 from controller.store.planning import Plan, built_digest
 from controller.store.reading import Found, Reader
+from controller.store.setbacks import Setbacks
 from controller.store.weights import Weights, read_weights
 
 ASSUMED_BYTES_PER_S: Final = 1_000_000_000
@@ -72,7 +75,7 @@ class Catalog:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Kept:
     files: tuple[File, ...]
-    outcome: Found | ModelError
+    outcome: Found | Contest | ModelError
 
 
 @dataclass(slots=True)
@@ -96,7 +99,10 @@ class Scanner:
         *,
         shelf: EngineFiles | None = None,
         budget_bytes: int = NO_LIMIT_BYTES,
+        memory_bytes: int = NO_LIMIT_BYTES,
         device: Device = NO_GPU,
+        setbacks: Setbacks | None = None,
+        has_image: Callable[[str], bool] = lambda _: True,
         now: Callable[[], float] = time.time,
     ) -> None:
         """
@@ -107,7 +113,10 @@ class Scanner:
             ledger: what was measured of them.
             shelf: the engine files there are; without it, none is taken to be there.
             budget_bytes: what all models may take together, for `quantization = "auto"`.
+            memory_bytes: all memory of the box, for `engine = "auto"`.
             device: the box they run on.
+            setbacks: which engines have failed with which models, for `engine = "auto"`.
+            has_image: whether an engine's image is on this box, for the same.
             now: the wall clock.
 
         Raises:
@@ -119,6 +128,14 @@ class Scanner:
         self._shelf = shelf
         self._budget_bytes = budget_bytes
         self._reader = Reader(settings=settings, device=device, budget_bytes=budget_bytes)
+        self._judge = Judge(
+            reader=self._reader,
+            memory_bytes=memory_bytes,
+            ledger=ledger,
+            shelf=shelf,
+            setbacks=setbacks,
+            has_image=has_image,
+        )
         self._now = now
         self._kept: dict[str, _Kept] = {}
         self._built: dict[str, Weights] = {}
@@ -145,9 +162,9 @@ class Scanner:
             again_s=QUIET_S if sweep.unsettled else None,
         )
 
-    def order(self, name: str, quantization: Stored) -> Order:
+    def order(self, name: str, quantization: Stored | None = None) -> Order:
         """
-        Say what building a model in another quantisation than its own would be.
+        Say what building a model would be, as its manifest says or in another quantisation.
 
         Raises:
             ModelError: it cannot be built so, or it is stored so already.
@@ -156,8 +173,10 @@ class Scanner:
         folder = self.folder / name
         try:
             files = list_files(folder)
-            manifest = read_manifest(folder).model_copy(update={"quantization": quantization})
-            found = self._read_as(folder, files, manifest)
+            manifest = read_manifest(folder)
+            if quantization is not None:
+                manifest = manifest.model_copy(update={"quantization": quantization})
+            found, *_ = self._settle(ModelName(name), self._read_as(folder, files, manifest))
             if found.plan is None:
                 raise ModelError(f"{name} need not be built for this: its weights are served as they are")
             return self._order(ModelName(name), found, found.plan)
@@ -169,14 +188,15 @@ class Scanner:
             if not is_model(entry, clashes):
                 return
             sweep.seen.add(entry.name)
-            found = self._look(Path(entry.path), sweep)
-            self._take(ModelName(entry.name), found, sweep)
+            name = ModelName(entry.name)
+            found, *stand_ins = self._settle(name, self._look(Path(entry.path), sweep))
+            self._take(name, found, stand_ins, sweep)
         except ModelError as exc:
             sweep.problems.append(Problem(folder=printable(entry.name), text=str(exc)))
         except OSError as exc:
             sweep.problems.append(Problem(folder=printable(entry.name), text=f"cannot be read: {exc.strerror}; check its mode"))
 
-    def _look(self, folder: Path, sweep: _Sweep) -> Found:
+    def _look(self, folder: Path, sweep: _Sweep) -> Found | Contest:
         """Return what the folder says, from memory if none of its files has changed."""
         files = list_files(folder)
         kept = self._kept.get(folder.name)
@@ -194,23 +214,36 @@ class Scanner:
         # A time in the future says nothing: the clock was set back, or the file comes from another box.
         return any(0 <= self._now() - file.changed_ns / 1e9 < QUIET_S for file in files)
 
-    def _read(self, folder: Path, files: tuple[File, ...]) -> Found | ModelError:
+    def _read(self, folder: Path, files: tuple[File, ...]) -> Found | Contest | ModelError:
         try:
             return self._read_as(folder, files, read_manifest(folder))
         except ModelError as exc:
             return exc
 
-    def _read_as(self, folder: Path, files: tuple[File, ...], manifest: Manifest) -> Found:
+    def _read_as(self, folder: Path, files: tuple[File, ...], manifest: Manifest) -> Found | Contest:
+        if manifest.engine == AUTO:
+            return self._judge.read(folder, files, manifest)
         return self._reader.read(folder, files, manifest, engines.find(manifest.engine) if manifest.engine else None)
 
-    def _take(self, name: ModelName, found: Found, sweep: _Sweep) -> None:
+    def _settle(self, name: ModelName, said: Found | Contest) -> tuple[Found, ...]:
+        """Return what is to be served, and after it what may go on until it can be."""
+        return (said,) if isinstance(said, Found) else self._judge.settle(name, said)
+
+    def _take(self, name: ModelName, found: Found, stand_ins: Sequence[Found], sweep: _Sweep) -> None:
         if found.plan is None:
             sweep.models.append(self._spec(name, found))
             return
         order = self._order(name, found, found.plan)
+        if order.served is None:
+            served = (self._servable(name, one) for one in stand_ins)
+            order = replace(order, served=next((spec for spec in served if spec is not None), None))
         sweep.orders.append(order)
         if order.served is not None:
             sweep.models.append(order.served)
+
+    def _servable(self, name: ModelName, found: Found) -> ModelSpec | None:
+        """Describe what can be served of it at once, if anything can."""
+        return self._spec(name, found) if found.plan is None else self._order(name, found, found.plan).served
 
     def _order(self, name: ModelName, found: Found, plan: Plan) -> Order:
         """Say what a folder wants built, and what is served of it meanwhile."""
@@ -286,6 +319,7 @@ class Scanner:
             lora=tuple(PurePosixPath(name) for name in found.applied),
             options=tuple(sorted(manifest.options.items())),
             description=manifest.description,
+            choice=found.choice,
         )
 
     def _measured(self, found: Found) -> Measured | None:
@@ -305,10 +339,12 @@ def _check_engines(settings: Settings) -> None:
         raise ConfigError(problems)
 
 
-def _meanwhile(kept: _Kept | None, files: tuple[File, ...]) -> Found:
+def _meanwhile(kept: _Kept | None, files: tuple[File, ...]) -> Found | Contest:
     """Return what held before the folder began to change, if its weights are the same; a manifest is being edited, then."""
-    if kept is not None and isinstance(kept.outcome, Found):
-        used = {*kept.outcome.weights.files, *map(str, kept.outcome.manifest.lora)}
+    if kept is not None and not isinstance(kept.outcome, ModelError):
+        said = kept.outcome
+        names = said.files if isinstance(said, Contest) else frozenset(said.weights.files)
+        used = {*names, *map(str, said.manifest.lora)}
         if {file for file in kept.files if file.name in used} <= set(files):
-            return kept.outcome
+            return said
     raise ModelError("is still being written; it is looked at again when its files have been left alone for a moment")

@@ -65,6 +65,16 @@ MIGRATIONS: Final[tuple[str, ...]] = (
         tokens INTEGER NOT NULL, size_bytes INTEGER NOT NULL, digest TEXT NOT NULL, saved_s REAL NOT NULL, used_s REAL NOT NULL
     ) WITHOUT ROWID;
     """,
+    # Of models whose engine is chosen for them: which one runs each, and which ones have failed with it. The key names weights,
+    # image, device and switches, so that a row about others than today's says nothing.
+    """
+    CREATE TABLE setbacks (
+        model TEXT NOT NULL, engine TEXT NOT NULL, key TEXT NOT NULL, failed TEXT NOT NULL, reason TEXT NOT NULL,
+        at_s REAL NOT NULL,
+        PRIMARY KEY (model, engine)
+    ) WITHOUT ROWID;
+    CREATE TABLE chosen_engines (model TEXT PRIMARY KEY, engine TEXT NOT NULL) WITHOUT ROWID;
+    """,
 )
 """The schema, one step a version: `user_version` counts how many were applied."""
 

@@ -44,7 +44,7 @@ class Manifest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     engine: str | None = None
-    """The engine that runs it; by default `llama-cpp` for GGUF and `transformers` for safetensors."""
+    """The engine that runs it; by default `llama-cpp` for GGUF and `transformers` for safetensors; `auto` leaves it to us."""
     file: FileName | None = None
     """The weights file, for a folder that holds several."""
     lora: tuple[FileName, ...] = ()

@@ -11,7 +11,7 @@ from controller.config import Settings
 from controller.device import Device
 from controller.engines.base import Engine, Options, WeightsHeader
 from controller.errors import ModelError
-from controller.spec import Footprint
+from controller.spec import EngineChoice, Footprint
 from controller.store.folder import File, check_readable
 from controller.store.ledger import LedgerKey, options_text
 from controller.store.manifest import FILE_NAME, Manifest
@@ -19,6 +19,21 @@ from controller.store.planning import Plan, Terms, find_adapters, make_plan, sou
 from controller.store.weights import Weights, read_weights
 
 DEFAULT_CONTEXT_TOKENS: Final = 4096
+
+
+class EngineRefusedError(ModelError):
+    """
+    An engine says that it cannot run a model here.
+
+    Attributes:
+        why: its own sentence.
+
+    """
+
+    def __init__(self, engine: str, why: str) -> None:
+        """Put the engine's name before what it says."""
+        super().__init__(f"engine {engine!r} cannot run it here: {why}")
+        self.why = why
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +48,7 @@ class Found:
     context_tokens: int
     estimate: Footprint
     plan: Plan | None
+    choice: EngineChoice | None = None
 
     @property
     def applied(self) -> tuple[str, ...]:
@@ -75,7 +91,7 @@ class Reader:
         weights = read_weights(folder, names, file=manifest.file, formats=source_formats(engine, names))
         chosen = engine or engines.choose(weights.header.format)
         if refusal := chosen.refusal(self.device, weights.header):
-            raise ModelError(f"engine {chosen.name!r} cannot run it here: {refusal}")
+            raise EngineRefusedError(chosen.name, refusal)
         by_name = {file.name: file for file in files}
         adapters = find_adapters(manifest, by_name)
         check_readable(folder, files)

@@ -28,6 +28,7 @@ CALLS: dict[Verb, Callable[[Driver, Rig], Awaitable[object]]] = {
     Verb.BEGIN_JOB: lambda driver, rig: driver.begin_job(rig.job("one")),
     Verb.END_JOB: lambda driver, rig: driver.end_job("one"),
     Verb.JOB_LOGS: lambda driver, rig: driver.job_logs("one", tail=10),
+    Verb.HAS_IMAGE: lambda driver, rig: driver.has_image(rig.spec(A).image),
     Verb.INFO: lambda driver, rig: driver.info(),
 }
 
@@ -87,6 +88,12 @@ async def test_create_without_the_image_says_which_and_what_to_do(rig: Rig) -> N
         await rig.driver.create(rig.spec(A, image="windlass/no-such-image:none"))
 
     assert not isinstance(caught.value, ContainerMissingError | EngineUnavailableError)
+
+
+async def test_the_engine_says_which_images_it_has(rig: Rig) -> None:
+    """By tag: one that is there, and one that nobody has made."""
+    assert await rig.driver.has_image(rig.spec(A).image)
+    assert not await rig.driver.has_image("windlass/no-such-image:none")
 
 
 async def test_list_is_ordered_by_model(rig: Rig) -> None:
