@@ -4,6 +4,7 @@ import asyncio
 import signal
 import time
 import uuid
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -15,18 +16,20 @@ from controller import __version__, engines
 from controller.build_desk import BuildDesk
 from controller.config import Settings
 from controller.desk import Desk
+from controller.device import Device
 from controller.drivers.base import Driver
 from controller.drivers.docker import DockerDriver
 from controller.engines.base import Site
-from controller.errors import StoreError
+from controller.errors import DeviceChangedError, StoreError
 from controller.forge.forge import Forge
 from controller.host import Host
+from controller.identity import LOOK_S, find_out
 from controller.meter import Meter
 from controller.pool import Pool
 from controller.probes.host import read_cpu_count
 from controller.probes.memory import read_memory
 from controller.probes.power import read_power
-from controller.probes.system import LocalSystem
+from controller.probes.system import LocalSystem, System
 from controller.scheduler import Rules
 from controller.server import Server
 from controller.spec import ModelSpec
@@ -51,6 +54,8 @@ SOCKET_NAME: Final = "controller.sock"
 FOLDERS: Final = {"models": 0o755, "engines": 0o755, "kv": 0o711}
 """The folders of the home and their modes; whose conversations are kept is nobody's business, so `kv` cannot be listed."""
 
+HERE: Final = LocalSystem()
+
 
 def run(settings: Settings) -> None:
     """Run the controller until it is told to stop; the workers stay as they are, and the next start adopts them."""
@@ -64,20 +69,36 @@ async def _run_until_signalled(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, serving.cancel)
     try:
-        await serve(settings, DockerDriver(settings.owner))
+        await live(settings, lambda: DockerDriver(settings.owner))
     except asyncio.CancelledError:
         log.info("controller.stopped")
 
 
-async def serve(settings: Settings, driver: Driver) -> None:
-    """Put the parts together and keep them going until cancelled."""
+async def live(settings: Settings, driver: Callable[[], Driver], system: System = HERE, *, look_s: float = LOOK_S) -> None:
+    """Serve until cancelled, and begin anew when the box has changed: a restart is the same as a start."""
+    while True:
+        try:
+            await serve(settings, driver(), system, look_s=look_s)
+        except* DeviceChangedError as group:
+            log.warning("controller.begins_anew", reason=str(group.exceptions[0]))
+
+
+async def serve(settings: Settings, driver: Driver, system: System = HERE, *, look_s: float = LOOK_S) -> None:
+    """
+    Put the parts together and keep them going until cancelled.
+
+    Raises:
+        ExceptionGroup: with a `DeviceChangedError`, when the box is not any more what it was.
+
+    """
     home = Path(settings.home)
     for folder, mode in FOLDERS.items():
         (home / folder).mkdir(parents=True, exist_ok=True)
         (home / folder).chmod(mode)
     database = await asyncio.to_thread(open_database, home / "state.db")
     ledger, keys = Ledger(database), Keys(database)
-    host = _host(settings)
+    identity = await find_out(system, driver, look_s=look_s)
+    host = _host(settings, identity.device)
     kept = await asyncio.to_thread(_conversations, settings, database)
     meter = Meter(ledger=ledger, host=host, clock=time.monotonic)
     pool = Pool(
@@ -87,12 +108,12 @@ async def serve(settings: Settings, driver: Driver) -> None:
         meter=meter,
         clock=time.monotonic,
         floor_bytes=floor_bytes(settings, total_bytes=read_memory().total_bytes),
-        read_power=partial(read_power, LocalSystem()),
+        read_power=partial(read_power, system),
         conversations=kept,
     )
     cards = _Cards(keys)
     files = EngineFiles(home / "engines", database)
-    scanner = Scanner(settings, ledger, shelf=files, budget_bytes=pool.budget.total_bytes)
+    scanner = Scanner(settings, ledger, shelf=files, budget_bytes=pool.budget.total_bytes, device=identity.device)
     watcher = Watcher(scanner)
     meter.on_measured(watcher.poke)
     tenancy = Tenancy(pool)
@@ -105,7 +126,7 @@ async def serve(settings: Settings, driver: Driver) -> None:
         models=tenancy,
         changed=watcher.poke,
         clock=time.monotonic,
-        device=host.device,
+        device=identity.device,
     )
     pool.why_absent = forge.absent
 
@@ -125,6 +146,7 @@ async def serve(settings: Settings, driver: Driver) -> None:
             tasks.create_task(pool.run())
             await pool.adopted()
             tasks.create_task(forge.run())
+            tasks.create_task(identity.watch())
             async with server.listening(Path(settings.run) / SOCKET_NAME):
                 async for catalog in catalogs:
                     if _take(catalog, pool, desk, cards, forge):
@@ -212,7 +234,7 @@ def budget_bytes(settings: Settings, *, total_bytes: int) -> int:
     return max(0, total_bytes - settings.memory.reserve)
 
 
-def _host(settings: Settings) -> Host:
+def _host(settings: Settings, device: Device) -> Host:
     sites = {}
     for name in engines.ENGINES:
         engine = settings.engine(name)
@@ -222,8 +244,9 @@ def _host(settings: Settings) -> Host:
             kv_root=settings.home / "kv",
             threads=engine.threads or read_cpu_count(),
             options=engine.options,
+            device=device,
         )
-    return Host(sites=sites)
+    return Host(sites=sites, device=device)
 
 
 def _model_card(spec: ModelSpec) -> ModelCard:

@@ -8,6 +8,7 @@ Every error Windlass raises on purpose.
     ├── EngineError          the container engine refused, failed or vanished
     │   ├── EngineUnavailableError   it does not answer at all; the same call may succeed later
     │   └── ContainerMissingError    the container asked about is not there
+    ├── DeviceChangedError   the box is not any more what the controller was started on
     ├── StoreError           the state database or a file of ours cannot be read or written
     ├── ProtocolError        a message on the controller's socket is not one we know
     ├── UnreachableError     the command line cannot reach the gateway or the controller
@@ -59,6 +60,10 @@ class EngineUnavailableError(EngineError):
 
 class ContainerMissingError(EngineError):
     """The container asked about is not there: never made, or removed by hand."""
+
+
+class DeviceChangedError(WindlassError):
+    """The box is not any more what it was: a driver was updated, or the container engine has another way to its GPU."""
 
 
 class StoreError(WindlassError):

@@ -54,6 +54,7 @@ class MemoryEngine:
         images: the images it has; `None` means any.
         runtimes: the OCI runtimes it knows.
         cards: the memory of each card of the box, by its index.
+        told: what it says of itself instead of that it can do everything.
 
     """
 
@@ -63,10 +64,12 @@ class MemoryEngine:
         images: frozenset[str] | None = None,
         runtimes: tuple[str, ...] = ("runc",),
         cards: Mapping[int, int] | None = None,
+        told: EngineInfo | None = None,
     ) -> None:
         """Start with no container at all."""
         self.images = images
         self.runtimes = runtimes
+        self.told = told
         self.cards = cards or {}
         self.others_on_cards: dict[int, int] = {}
         self._boxes: dict[tuple[str, ModelName], _Box] = {}
@@ -239,7 +242,7 @@ class MemoryEngine:
 
     def info(self) -> EngineInfo:
         """Say what it is."""
-        return EngineInfo(
+        return self.told or EngineInfo(
             version="memory",
             cgroup_version=2,
             memory_limits=True,

@@ -13,6 +13,7 @@ import psutil
 
 _ROOT: Final = Path("/")
 _AVAILABLE: Final = re.compile(r"^MemAvailable:\s+(\d+) kB", re.MULTILINE)
+_SIZES: Final = re.compile(r"^(MemTotal|MemAvailable|SwapTotal|SwapFree):\s+(\d+) kB", re.MULTILINE)
 _STALLED: Final = re.compile(r"^full .*\btotal=(\d+)", re.MULTILINE)
 _AVG10: Final = re.compile(r"^(some|full) avg10=(\d+(?:\.\d+)?)", re.MULTILINE)
 
@@ -46,16 +47,15 @@ def read_memory(*, root: Path = _ROOT) -> MemoryReading:
     """
     Read what the kernel says about memory now.
 
-    Total, available and swap are those of the running kernel; pressure and zram are looked for under *root*.
+    All of it is looked for under *root*, and without an answer there the running kernel is asked.
     """
-    memory = psutil.virtual_memory()
-    swap = psutil.swap_memory()
+    sizes = _read_sizes(root / "proc/meminfo")
     pressure = _read_pressure(root / "proc/pressure/memory")
     return MemoryReading(
-        total_bytes=memory.total,
-        available_bytes=memory.available,
-        swap_total_bytes=swap.total,
-        swap_used_bytes=swap.used,
+        total_bytes=sizes["MemTotal"],
+        available_bytes=sizes["MemAvailable"],
+        swap_total_bytes=sizes["SwapTotal"],
+        swap_used_bytes=sizes["SwapTotal"] - sizes["SwapFree"],
         zram_bytes=_read_zram(root / "proc/swaps"),
         pressure_some_avg10=pressure.get("some"),
         pressure_full_avg10=pressure.get("full"),
@@ -93,6 +93,17 @@ def read_supply(*, root: Path = _ROOT) -> Supply:
         available_bytes=int(available[1]) * 1024 if available else psutil.virtual_memory().available,
         stalled_s=int(stalled[1]) / 1e6 if stalled else 0.0,
     )
+
+
+def _read_sizes(path: Path) -> dict[str, int]:
+    try:
+        found = {name: int(kibibytes) * 1024 for name, kibibytes in _SIZES.findall(path.read_text(encoding="ascii"))}
+    except (OSError, UnicodeDecodeError):
+        found = {}
+    if len(found) == 4:
+        return found
+    memory, swap = psutil.virtual_memory(), psutil.swap_memory()
+    return {"MemTotal": memory.total, "MemAvailable": memory.available, "SwapTotal": swap.total, "SwapFree": swap.free}
 
 
 def _read_pressure(path: Path) -> dict[str, float]:
