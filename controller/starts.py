@@ -97,5 +97,6 @@ class Starts:
 def _plan(model: ModelSpec) -> LoadPlan:
     files = [file for path in (model.weights, *model.lora) for file in weights_files(Path(model.folder) / path)]
     weights_bytes, cached_bytes = read_cached_bytes(files)
-    reads_directly = engines.find(model.engine).reads_directly
+    # Nothing of it counts as pages of a file where the engine copies the weights to a GPU past the page cache.
+    reads_directly = engines.find(model.engine).reads_directly or not model.footprint.weights_bytes
     return plan_load(weights_bytes=weights_bytes, cached_bytes=cached_bytes, reads_directly=reads_directly)

@@ -1,15 +1,22 @@
 """
 GGUF models by llama.cpp's own server: the choice on CPUs and on boards of 8 GB or less.
 
-The weights are mapped, never copied: their pages belong to the page cache, cost nothing when the worker is gone, and make the
-next start warm. The rest keeps to that: no repacking into private memory, no prompt cache beside the KV cache, no later growth.
+Without a GPU the weights are mapped, never copied: their pages belong to the page cache, cost nothing when the worker is gone,
+and make the next start warm. The rest keeps to that: no repacking into private memory, no prompt cache beside the KV cache.
+
+A GPU has a copy of them of its own, and pages of the file beside it are of no use to it. On a Jetson both are one memory, and
+CUDA is said to be refused what the kernel could have freed of those pages. Beside a card a worker's limit is smaller than its
+file, and reading ahead would push out what it had just read. So weights are read past the page cache, in large requests into
+pinned memory, and from there to the GPU. `gpu_load = "cached"` takes them through it, for a box with memory to spare.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from controller.charges import Cards
 from controller.device import NO_GPU, Device
+from controller.engines import gpus
 from controller.engines import options as option
 from controller.engines.base import (
     KV_MOUNT,
@@ -20,13 +27,14 @@ from controller.engines.base import (
     Options,
     Site,
     WeightsHeader,
+    gpu_request,
     start_environment,
     worker_mounts,
     worker_socket,
 )
+from controller.engines.llama_sizes import Load, aligned, on_gpu, on_processors
 from controller.engines.options import Option
-from controller.spec import ApiPath, Footprint, FootprintSource, ModelSpec, WorkerSpec
-from controller.units import MIB
+from controller.spec import ApiPath, Footprint, ModelSpec, WorkerSpec
 
 ENVIRONMENT: Final = {
     # One malloc arena a thread would keep freed memory of every HTTP thread for itself.
@@ -37,11 +45,17 @@ ENVIRONMENT: Final = {
     "OMP_WAIT_POLICY": "passive",
 }
 
+LOAD_MODES: Final[Mapping[str, str]] = {"direct": "dio", "cached": "none"}
+"""How the server is told to load what goes to a GPU."""
+CARD_UBATCH: Final = 512
+UNIFIED_UBATCH: Final = 256
+"""Tokens computed at once by a GPU, where nothing is set; on a Jetson the buffers are the box's memory."""
+
 OPTIONS: Final[Mapping[str, Option]] = {
     "ubatch_size": Option(
         default=128,
         smallest=1,
-        text="tokens computed at once: more is a faster prompt and larger buffers",
+        text="tokens computed at once: more is a faster prompt and larger buffers; not set, it is 256 on a Jetson, 512 on cards",
     ),
     "batch_size": Option(default=512, smallest=1, text="tokens of all callers together that one pass takes from the queue"),
     "repack": Option(
@@ -52,28 +66,19 @@ OPTIONS: Final[Mapping[str, Option]] = {
     "kv_type": Option(
         default="f16", choices=("f16", "q8_0"), text="how keys and values are kept; `q8_0` takes about half the bytes"
     ),
+    "gpu_layers": Option(
+        default=999,
+        smallest=0,
+        text="where there is a GPU: how many layers it computes, with their part of the KV cache; 0 for none",
+    ),
+    "gpu_load": Option(
+        default="direct",
+        choices=tuple(LOAD_MODES),
+        text="how weights get to the GPU: `direct` past the page cache, `cached` through it, where they count as memory and stay",
+    ),
     "log_verbosity": Option(default=2, smallest=0, text="what the server writes: 1 errors, 2 warnings, 3 one line a request"),
 }
 """What `[engines.llama-cpp.options]` may set."""
-
-KV_BYTES_PER_VALUE: Final[Mapping[str, float]] = {"f16": 2.0, "q8_0": 34 / 32}
-KV_ALIGN_TOKENS: Final = 256
-"""The server rounds the context of each caller up to this."""
-PROCESS_BYTES: Final = 12 * MIB
-"""The process before it knows its model: code, heap, threads, HTTP. Measured 6.3 MB."""
-VOCABULARY_ENTRY_BYTES: Final = 340
-"""Each entry of the tokenizer: its text twice, two hash tables, its merge rule. Measured 290 with short texts."""
-OUTPUT_ENTRY_BYTES: Final = 32
-"""Each entry of the vocabulary for each caller: its logit, the sampler's candidate, and a copy for probabilities."""
-ACTIVATION_WIDTHS: Final = 12
-FEED_FORWARD_WIDTHS: Final = 3
-"""How many rows of the model's and of the hidden layer's width live at once while one micro-batch passes a layer."""
-MARGIN: Final = 0.10
-"""Added to everything that is computed, since the graph allocator's packing is not."""
-SLACK_BYTES: Final = 24 * MIB
-"""Left for request bodies and for the pages of a conversation being written, so that they do not push out weights."""
-PAGE_TABLE_SHARE: Final = 8 / 4096
-"""Eight bytes of page table for each mapped page of weights."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,65 +117,56 @@ class LlamaCpp:
         context_tokens: int,
         parallel: int,
         options: Options = NO_OPTIONS,
-        device: Device = NO_GPU,  # noqa: ARG002
+        device: Device = NO_GPU,
     ) -> Footprint:
-        """
-        Add up what the server will hold.
-
-        - weights: the file, mapped;
-        - KV cache: 2 x layers x KV heads x head length x bytes a value x tokens of all callers, touched whole at the start;
-        - one micro-batch: its activations and its attention mask (the server reserves logits for all of it, too, and touches
-          those of each caller's last token alone);
-        - what is drawn from, for each caller: vocabulary x 32 bytes;
-        - the process and its tokenizer;
-        - 10 % of all of that but the weights, and 24 MiB.
-
-        Measured against it (private bytes, 2048 tokens, one caller): 0.5B at 16 bit 90 MB of 146, 1.5B at 16 bit 133 MB of 198.
-        """
-        tokens = parallel * _aligned(context_tokens)
-        value_bytes = KV_BYTES_PER_VALUE[option.text(OPTIONS, options, "kv_type")]
-        kv_bytes = 2 * header.layers * header.kv_heads * header.head_length * value_bytes * tokens
-        ubatch = _ubatch(options, context_tokens=context_tokens, embeddings=header.embeddings)
-        widest = ACTIVATION_WIDTHS * header.embedding_length + FEED_FORWARD_WIDTHS * header.feed_forward_length
-        compute_bytes = 4 * ubatch * (widest + tokens)
-        output_bytes = 0 if header.embeddings else header.vocabulary * OUTPUT_ENTRY_BYTES * parallel
-        tokenizer_bytes = header.vocabulary * VOCABULARY_ENTRY_BYTES
-        computed_bytes = kv_bytes + compute_bytes + output_bytes + tokenizer_bytes + PROCESS_BYTES
-        private_bytes = int(computed_bytes * (1 + MARGIN) + SLACK_BYTES + header.weights_bytes * PAGE_TABLE_SHARE)
-        if option.switch(OPTIONS, options, "repack"):
-            private_bytes += header.weights_bytes
-        return Footprint(
-            total_bytes=header.weights_bytes + private_bytes,
-            weights_bytes=header.weights_bytes,
-            private_bytes=private_bytes,
-            source=FootprintSource.ESTIMATE,
-        )
+        """Add up what the server will hold; `llama_sizes` says what that is."""
+        load = _load(options, context_tokens=context_tokens, parallel=parallel, embeddings=header.embeddings, device=device)
+        return on_gpu(header, load, device) if _on_gpu(options, device) else on_processors(header, load)
 
     def worker(self, model: ModelSpec, site: Site) -> WorkerSpec:
         """Describe the container that serves *model*."""
+        computes_there = _on_gpu(site.options, site.device)
         return WorkerSpec(
             model=model.name,
             image=site.image,
             argv=_argv(model, site),
-            env={**ENVIRONMENT, **start_environment(model.weights, *model.lora)},
+            env={**ENVIRONMENT, **start_environment(model.weights, *model.lora), **(gpus.ENVIRONMENT if computes_there else {})},
             mounts=worker_mounts(model, site),
             memory_bytes=model.footprint.total_bytes,
             socket=worker_socket(model, site),
+            devices=gpu_request(model, site) if computes_there else (),
+            groups=site.device.gpu_groups if computes_there else (),
         )
 
 
-def _aligned(context_tokens: int) -> int:
-    return -(-context_tokens // KV_ALIGN_TOKENS) * KV_ALIGN_TOKENS
+def _on_gpu(options: Options, device: Device) -> bool:
+    return device.has_gpu and option.whole(OPTIONS, options, "gpu_layers") > 0
 
 
-def _ubatch(options: Options, *, context_tokens: int, embeddings: bool) -> int:
+def _load(options: Options, *, context_tokens: int, parallel: int, embeddings: bool, device: Device) -> Load:
+    return Load(
+        context_tokens=context_tokens,
+        parallel=parallel,
+        ubatch=_ubatch(options, context_tokens=context_tokens, embeddings=embeddings, device=device),
+        kv_type=option.text(OPTIONS, options, "kv_type"),
+        repack=option.switch(OPTIONS, options, "repack"),
+        gpu_layers=option.whole(OPTIONS, options, "gpu_layers"),
+        gpu_load=option.text(OPTIONS, options, "gpu_load"),
+    )
+
+
+def _ubatch(options: Options, *, context_tokens: int, embeddings: bool, device: Device) -> int:
     # An embedding looks at its whole input at once, so the input must fit into one micro-batch.
-    return context_tokens if embeddings else min(option.whole(OPTIONS, options, "ubatch_size"), context_tokens)
+    if embeddings:
+        return context_tokens
+    if _on_gpu(options, device) and "ubatch_size" not in options:
+        return min(UNIFIED_UBATCH if device.unified else CARD_UBATCH, context_tokens)
+    return min(option.whole(OPTIONS, options, "ubatch_size"), context_tokens)
 
 
 def _argv(model: ModelSpec, site: Site) -> tuple[str, ...]:
     embeddings = ApiPath.EMBEDDINGS in model.api_paths
-    ubatch = _ubatch(site.options, context_tokens=model.context_tokens, embeddings=embeddings)
+    ubatch = _ubatch(site.options, context_tokens=model.context_tokens, embeddings=embeddings, device=site.device)
     batch = max(ubatch, min(option.whole(OPTIONS, site.options, "batch_size"), model.context_tokens))
     kv_type = option.text(OPTIONS, site.options, "kv_type")
     repack = option.switch(OPTIONS, site.options, "repack")
@@ -180,7 +176,7 @@ def _argv(model: ModelSpec, site: Site) -> tuple[str, ...]:
         *("--model", str(MODEL_MOUNT / model.weights)),
         *("--alias", model.served_name),
         *(("--lora", ",".join(str(MODEL_MOUNT / adapter) for adapter in model.lora)) if model.lora else ()),
-        *("--ctx-size", str(_aligned(model.context_tokens) * model.parallel)),
+        *("--ctx-size", str(aligned(model.context_tokens) * model.parallel)),
         *("--parallel", str(model.parallel)),
         # Every caller has its own share of the context; in one shared pool the first could take it all.
         "--no-kv-unified",
@@ -207,4 +203,26 @@ def _argv(model: ModelSpec, site: Site) -> tuple[str, ...]:
         "--offline",
         *("--log-verbosity", str(option.whole(OPTIONS, site.options, "log_verbosity"))),
         *(("--embeddings",) if embeddings else ()),
+        *_gpu_argv(model, site),
     )
+
+
+def _gpu_argv(model: ModelSpec, site: Site) -> tuple[str, ...]:
+    if not site.device.has_gpu:
+        return ()
+    if not _on_gpu(site.options, site.device):
+        return ("--device", "none")
+    cards = max(1, len(model.cards))
+    return (
+        # By name: a GPU that is not there is an error then, and no reason to compute on the processors and say nothing. Inside a
+        # container there are the cards that it was given, counted from 0.
+        *("--device", ",".join(f"CUDA{index}" for index in range(cards))),
+        *("--n-gpu-layers", str(option.whole(OPTIONS, site.options, "gpu_layers"))),
+        *("--load-mode", LOAD_MODES[option.text(OPTIONS, site.options, "gpu_load")]),
+        *(_split_argv(model.cards) if cards > 1 else ("--split-mode", "none")),
+    )
+
+
+def _split_argv(cards: Cards) -> tuple[str, ...]:
+    parts = gpus.shares(tuple(part.size_bytes for part in cards))
+    return ("--split-mode", "layer", "--tensor-split", ",".join(map(str, parts)))

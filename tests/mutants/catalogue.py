@@ -672,4 +672,32 @@ MUTANTS = (
     Mutant("it fills the disk again and again", "forge/tickets", "int((self.done_bytes - self.total_bytes) * MORE_DISK)", "0"),
     Mutant("the adopted one is left lying", "forge/tickets", "        not ticket.adopted,\n", ""),
     Mutant("nobody is waited for", "forge/tickets", "        not ticket.asked,\n", ""),
+    # llama.cpp on GPUs
+    Mutant(
+        "a GPU that is not there is nobody's error",
+        "engines/llama_cpp",
+        '*("--device", ",".join(f"CUDA{index}" for index in range(cards))),',
+        "",
+    ),
+    Mutant(
+        "a GPU that no container can use is used",
+        "engines/llama_cpp",
+        "return device.has_gpu and option",
+        "return bool(device.gpus) and option",
+    ),
+    Mutant("no layers are all layers", "engines/llama_cpp", '"gpu_layers") > 0', '"gpu_layers") >= 0'),
+    Mutant(
+        "the driver's context is forgotten on cards", "engines/llama_sizes", "each_bytes += CARD_CONTEXT_BYTES", "each_bytes += 0"
+    ),
+    Mutant("the driver's context is forgotten on a Jetson", "engines/llama_sizes", " + UNIFIED_CONTEXT_BYTES", ""),
+    Mutant("embeddings are on the card", "engines/llama_sizes", " + left_bytes + _embedding_bytes(header)", " + left_bytes"),
+    Mutant(
+        "pages on the way to a GPU are nobody's",
+        "engines/llama_sizes",
+        'if load.gpu_load == "cached" else 0',
+        'if load.gpu_load == "none" else 0',
+    ),
+    Mutant("what stays behind is on the card", "engines/llama_sizes", "there = share * (", "there = 1 * ("),
+    Mutant("a matrix of scores is free", "engines/llama_sizes", " + scores_bytes", ""),
+    Mutant("cards take equal shares", "engines/gpus", "round(100 * part / total_bytes)", "round(100 / len(parts_bytes))"),
 )

@@ -25,6 +25,8 @@ TESTS: Final = (
     "planner",
     "readahead",
     "charges",
+    "engines",
+    "llama_cuda",
     "reconcile",
     "forecast",
     "whole_loop_machine",
@@ -68,6 +70,7 @@ def survives(mutant: Mutant | None) -> bool:
 def _copy(place: Path) -> None:
     """Copy what the tests of the core need, and nothing that needs an engine."""
     shutil.copytree(ROOT / "controller", place / "controller", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "tests/devices", place / "tests/devices", ignore=shutil.ignore_patterns("__pycache__"))
     _copy_file(place, Path("tests/__init__.py"))
     for path in [*(ROOT / "tests/core").glob("*.py"), *(ROOT / path for path in _tests())]:
         _copy_file(place, path.relative_to(ROOT))

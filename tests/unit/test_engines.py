@@ -263,7 +263,7 @@ def test_estimate_grows_with_what_is_asked(engine: Engine, context_tokens: int, 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"ubatch": 4}, "engines.llama-cpp.options.ubatch: no such option; there are batch_size, kv_type"),
+        ({"ubatch": 4}, "engines.llama-cpp.options.ubatch: no such option; there are batch_size, gpu_layers, gpu_load, kv_type"),
         ({"ubatch_size": "4"}, "engines.llama-cpp.options.ubatch_size: wanted a whole number, got '4'"),
         ({"ubatch_size": True}, "engines.llama-cpp.options.ubatch_size: wanted a whole number, got True"),
         ({"ubatch_size": 0}, "engines.llama-cpp.options.ubatch_size: wanted at least 1, got 0"),

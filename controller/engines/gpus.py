@@ -1,0 +1,33 @@
+"""What any process on a GPU costs and is told: the driver's context, the order of the cards, a cache of its own. Pure."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from controller.units import MIB
+
+CARD_CONTEXT_BYTES: Final = 512 * MIB
+"""What the driver takes of a card for each process: its context, the code of the kernels, the libraries' work space."""
+UNIFIED_CONTEXT_BYTES: Final = 320 * MIB
+"""The same on a Jetson, where all of it is the box's memory."""
+HOST_BYTES: Final = 192 * MIB
+"""What the driver and CUDA's libraries take of the box's memory beside that, in each process."""
+MOST_CARDS: Final = 8
+"""Over more cards than this nothing is split."""
+
+ENVIRONMENT: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        # By their place on the bus, as the driver and we count them. By default the fastest card is the first.
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        # For code that the driver compiles itself, where the card is newer than the image: the root is read-only, and the file
+        # system of its own that a worker has is small.
+        "CUDA_CACHE_PATH": "/tmp/cuda",  # noqa: S108 -- the container's own
+        "CUDA_CACHE_MAXSIZE": str(32 * MIB),
+    }
+)
+
+
+def shares(parts_bytes: tuple[int, ...]) -> tuple[int, ...]:
+    """Say in whole percent which share of a model each card is to take; coarse, so that a better estimate rarely changes it."""
+    total_bytes = sum(parts_bytes)
+    return tuple(max(1, round(100 * part / total_bytes)) for part in parts_bytes) if total_bytes else ()
