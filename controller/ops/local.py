@@ -5,6 +5,7 @@ Bring the stack up and down on this machine: `python -m controller.ops.local up`
 started, the workers too, and keeps models and state.
 """
 
+import asyncio
 import os
 import pwd
 import shutil
@@ -20,17 +21,24 @@ from urllib.parse import urlsplit
 import typer
 
 from controller.config import DEFAULT_PATH, load_settings
+from controller.drivers.base import EngineInfo
+from controller.drivers.docker import DockerDriver
 from controller.errors import WindlassError
+from controller.ops import host_files
 from controller.ops import place as places
 from controller.ops.client import Api
 from controller.ops.images import Builder, read_tags
 from controller.ops.place import Place
 from controller.ops.recipes import IMAGES
 from controller.ops.steps import StepError, console, run_step
+from controller.probes.device import read_device
+from controller.probes.jetson import read_jetson
+from controller.probes.system import LocalSystem
 
 PROJECT: Final = Path(__file__).resolve().parents[2]
 BUILD: Final = PROJECT / "build"
 ENV_FILE: Final = BUILD / "appliance.env"
+HOST_FILE: Final = BUILD / "host.yaml"
 BUILT_IN: Final = "windlass-mini"
 QUESTION: Final = "What is a windlass?"
 HEALTHY_WITHIN_S: Final = 120.0
@@ -57,6 +65,7 @@ def up(file: Extra = None) -> None:
     images = Builder(PROJECT, environ=os.environ)
     images.record(images.ensure(_needed(Path(place.home) / "models")))
     ENV_FILE.write_text(places.appliance_variables(place, read_tags(BUILD / "images.env")), encoding="utf-8")
+    _write_host_file(place)
     _check_port(place)
     argv = _compose(place, ["up", "--detach", "--remove-orphans"], extra=file)
     run_step("controller and gateway", argv, log=BUILD / "logs" / "up.log")
@@ -117,11 +126,33 @@ def _needed(models: Path) -> tuple[str, ...]:
     return places.needed_images(folders, manifests)
 
 
+def _write_host_file(place: Place) -> None:
+    """Write down what the controller must see of this host: files of a Jetson, the management library of cards."""
+    system = LocalSystem((Path("/"),))
+    device = read_device(system, asyncio.run(_ask_engine(place)))
+    content = host_files.host_compose(
+        device, is_jetson=read_jetson(system) is not None, exists=lambda path: Path(path).exists()
+    )  # fmt: skip
+    if content is None:
+        HOST_FILE.unlink(missing_ok=True)
+    else:
+        HOST_FILE.write_text(host_files.write(content), encoding="utf-8")
+
+
+async def _ask_engine(place: Place) -> EngineInfo:
+    driver = DockerDriver(place.owner, url=f"unix://{place.engine_socket}")
+    try:
+        return await driver.info()
+    finally:
+        await driver.close()
+
+
 def _compose(place: Place, verb: Sequence[str], *, extra: Sequence[Path] | None) -> list[str]:
     """Take Compose v2 where it is installed, else docker-compose."""
     v2 = subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode == 0
     compose = ["docker", "compose"] if v2 else ["docker-compose"]
-    files = [str(PROJECT / "compose" / "appliance.yaml"), *(str(file) for file in extra or [])]
+    of_host = [HOST_FILE] if HOST_FILE.exists() else []
+    files = [str(file) for file in (PROJECT / "compose" / "appliance.yaml", *of_host, *(extra or []))]
     return places.compose_argv(compose, place, env_file=str(ENV_FILE), files=files, verb=verb)
 
 
