@@ -546,7 +546,7 @@ class Pool:
         record, resident = self.scheduler.record(spec.name), self.is_resident(spec.name)
         expected_s = self.scheduler.expected_wait_s(spec.name)
         load_s = 0.0 if resident else min(expected_s, record.load_s)
-        measured = self.meter.ledger.find(self.host.ledger_key(spec))
+        measured, engine = self.meter.ledger.find(self.host.ledger_key(spec)), engines.find(spec.engine)
         resting = record.resting and self.clock() < record.retry_at_s
         pinned = [self.models[m] for m in self.scheduler.desired if m != spec.name and m in self.models and self.models[m].pinned]
         return Candidate(
@@ -556,7 +556,9 @@ class Pool:
             load_s=load_s,
             tokens_per_s=measured.tokens_per_s or None if measured else None,
             pace=self.pacing.pace.factor,
-            refused_fields=engines.find(spec.engine).refused_fields,
+            refused_fields=engine.refused_fields,
+            ignored_fields=engine.ignored_fields,
+            taken_fields=engine.taken_fields,
             room_bytes=self.budget_bytes - sum(p.footprint.total_bytes for p in pinned),
             unavailable_reason=f"it {record.why_resting(spec.name).removeprefix(f'{spec.name} ')}" if resting else "",
             retry_after_s=record.retry_at_s - self.clock() if resting else None,

@@ -22,6 +22,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from controller.engines.base import untaken
 from controller.errors import Reason, RefusedError
 from controller.spec import ApiPath, ModelSpec
 from controller.units import GIB, format_bytes, format_seconds
@@ -64,6 +65,8 @@ class Candidate:
         tokens_per_s: measured speed of one answer when nothing slows the box down, if it was measured.
         pace: the share of that speed which the box reaches now.
         refused_fields: request fields its engine does not take.
+        ignored_fields: those that it does not take either, and that are left out for it.
+        taken_fields: all that it takes; `None` if it takes any.
         room_bytes: the most the budget can ever give it (what is pinned elsewhere taken off); `None` if nobody counts.
         unavailable_reason: why it cannot run now (a crash loop, a folder that vanished); empty if it can.
         retry_after_s: when it can be tried again, if that is known.
@@ -77,6 +80,8 @@ class Candidate:
     tokens_per_s: float | None = None
     pace: float = 1.0
     refused_fields: frozenset[str] = frozenset()
+    ignored_fields: frozenset[str] = frozenset()
+    taken_fields: frozenset[str] | None = None
     room_bytes: int | None = None
     unavailable_reason: str = ""
     retry_after_s: float | None = None
@@ -165,7 +170,7 @@ def needed_share(difficulty: float) -> float:
 
 def _mismatches(ask: Ask, candidate: Candidate) -> Iterable[Fault]:
     spec = candidate.spec
-    if ask.api_path not in spec.api_paths:
+    if ask.api_path not in spec.api_paths and ask.also not in spec.api_paths:
         served = ", ".join(sorted(spec.api_paths)) or "nothing"
         yield _mismatch(f"it does not serve {ask.api_path} (it serves {served})")
     if ask.prompt_tokens + ask.max_tokens > spec.context_tokens:
@@ -177,7 +182,7 @@ def _mismatches(ask: Ask, candidate: Candidate) -> Iterable[Fault]:
         yield _mismatch("it cannot call tools")
     if missing := sorted(set(ask.tags) - spec.tags):
         yield _mismatch(f"it is not tagged {', '.join(missing)}")
-    if refused := sorted(candidate.refused_fields.intersection(ask.request_fields)):
+    if refused := sorted(untaken(candidate, ask.request_fields)):
         yield _mismatch(f"its engine {spec.engine} does not take {', '.join(refused)}")
 
 

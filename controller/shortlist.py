@@ -7,10 +7,11 @@ would end soonest by their catalog's figures. Whoever is in memory or waited for
 """
 
 import heapq
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Final
 
 from controller import engines
+from controller.engines.base import untaken
 from controller.router import ASSUMED_BANDWIDTH_BYTES_S, TYPICAL_ANSWER_TOKENS, needed_share
 from controller.spec import ApiPath, ModelName, ModelSpec
 from controller.wire import Ask
@@ -61,13 +62,20 @@ class Shortlist:
     def _able(self, ask: Ask, room_bytes: int) -> list[ModelSpec]:
         """Return who can serve *ask*, by what the catalog says."""
         tokens, tags, fields = ask.prompt_tokens + ask.max_tokens, frozenset(ask.tags), frozenset(ask.request_fields)
-        refusing = {name for name, engine in engines.ENGINES.items() if engine.refused_fields & fields} if fields else ()
+        refusing = {name for name, engine in engines.ENGINES.items() if untaken(engine, fields)} if fields else ()
         return [
             spec
-            for spec in self._by_path.get(ask.api_path, ())
+            for spec in self._serving(ask)
             if spec.context_tokens >= tokens
             and spec.footprint.total_bytes <= room_bytes
             and (not ask.tools or spec.tools)
             and tags <= spec.tags
             and spec.engine not in refusing
         ]
+
+    def _serving(self, ask: Ask) -> Iterator[ModelSpec]:
+        """Go through those that serve the path, or the one that will do."""
+        yield from self._by_path.get(ask.api_path, ())
+        for spec in self._by_path.get(ask.also or "", ()):
+            if ask.api_path not in spec.api_paths:
+                yield spec

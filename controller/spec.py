@@ -188,6 +188,11 @@ class ModelSpec:
         return self.replica_of or self.name
 
     @property
+    def weights_folder(self) -> PurePosixPath:
+        """Where its weights are: beside an engine file that has none, they stay in the source."""
+        return self.source or self.folder
+
+    @property
     def charge(self) -> Charge:
         """What its worker takes from the budget; whoever maps the same weights shares them."""
         weights = WeightsId(f"{self.folder}:{self.digest}") if self.footprint.weights_bytes else UNSHARED

@@ -95,7 +95,7 @@ class Starts:
 
 
 def _plan(model: ModelSpec) -> LoadPlan:
-    files = [file for path in (model.weights, *model.lora) for file in weights_files(Path(model.folder) / path)]
+    files = [file for path in (model.weights, *model.lora) for file in weights_files(Path(model.weights_folder) / path)]
     weights_bytes, cached_bytes = read_cached_bytes(files)
     # Nothing of it counts as pages of a file where the engine copies the weights to a GPU past the page cache.
     reads_directly = engines.find(model.engine).reads_directly or not model.footprint.weights_bytes

@@ -60,6 +60,7 @@ class Ask(Part, frozen=True, kw_only=True, gc=False):
         model: the model asked for (manual) or preferred (hybrid).
         fallback: models that may stand in (hybrid), best first; empty means any eligible one.
         api_path: what the worker must serve.
+        also: what it may serve instead.
         prompt_tokens: an estimate of the prompt's length.
         max_tokens: the longest answer asked for; 0 if the caller named none.
         tools: the request offers tools.
@@ -74,6 +75,7 @@ class Ask(Part, frozen=True, kw_only=True, gc=False):
     model: str | None = None
     fallback: tuple[str, ...] = ()
     api_path: str
+    also: str | None = None
     prompt_tokens: int = 0
     max_tokens: int = 0
     tools: bool = False

@@ -6,10 +6,13 @@ from typing import Final
 
 from controller.engines.base import Engine
 from controller.engines.llama_cpp import LlamaCpp
+from controller.engines.tensorrt_edge_llm import TensorrtEdgeLlm
 from controller.engines.transformers import Transformers
 from controller.errors import ModelError
 
-ENGINES: Final[Mapping[str, Engine]] = MappingProxyType({engine.name: engine for engine in (LlamaCpp(), Transformers())})
+ENGINES: Final[Mapping[str, Engine]] = MappingProxyType(
+    {engine.name: engine for engine in (LlamaCpp(), Transformers(), TensorrtEdgeLlm())}
+)
 """Every engine, the preferred one for a format first."""
 
 

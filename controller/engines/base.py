@@ -5,7 +5,7 @@ An engine neither reads files nor talks to anyone. It gets the header of a weigh
 with numbers and with the container to make.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from types import MappingProxyType
@@ -20,6 +20,9 @@ Options = Mapping[str, str | int | bool]
 NO_OPTIONS: Final[Options] = MappingProxyType({})
 
 MODEL_MOUNT: Final = PurePosixPath("/model")
+"""Where a worker sees its model's folder, or the engine file that takes its place."""
+SOURCE_MOUNT: Final = PurePosixPath("/source")
+"""Where a build sees the source, and a worker that needs it beside its engine file: engine files name what they were made of."""
 RUN_MOUNT: Final = PurePosixPath("/run/worker")
 KV_MOUNT: Final = PurePosixPath("/kv")
 SOCKET_NAME: Final = "worker.sock"
@@ -56,6 +59,8 @@ class WeightsHeader:
         tools: the chat template speaks of tools.
         embeddings: it is an embedding model (pooling is declared), not a generator.
         stored: how most of its weights are stored, such as `bf16`, `f32` or `q4_0`; empty if that has no name here.
+        quantization: how a checkpoint says that it was quantised, in its own words, such as `quant_method awq`,
+            `quant_method compressed-tensors nvfp4-pack-quantized` or `quant_algo mixed_precision fp8,nvfp4`; empty if not.
 
     """
 
@@ -75,6 +80,7 @@ class WeightsHeader:
     tools: bool
     embeddings: bool
     stored: str = ""
+    quantization: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +133,32 @@ def start_environment(*weights: PurePosixPath) -> dict[str, str]:
     }
 
 
+class Takes(Protocol):
+    """Whoever is sent a request's fields."""
+
+    @property
+    def refused_fields(self) -> frozenset[str]:
+        """Fields it does not take."""
+        ...
+
+    @property
+    def ignored_fields(self) -> frozenset[str]:
+        """Fields it does not take either, and that are left out for it."""
+        ...
+
+    @property
+    def taken_fields(self) -> frozenset[str] | None:
+        """All fields it takes; `None` if it takes any."""
+        ...
+
+
+def untaken(one: Takes, fields: Iterable[str]) -> frozenset[str]:
+    """Return which of a request's fields keep it from being sent there."""
+    asked = frozenset(fields)
+    refused = asked & one.refused_fields
+    return refused if one.taken_fields is None else refused | (asked - one.taken_fields - one.ignored_fields)
+
+
 class Engine(Protocol):
     """How to run one kind of model. One file each; the registry in `engines/__init__.py` lists them."""
 
@@ -138,6 +170,11 @@ class Engine(Protocol):
     @property
     def formats(self) -> frozenset[str]:
         """The weights formats it reads."""
+        ...
+
+    @property
+    def only_built(self) -> bool:
+        """Whether it serves engine files alone, and never a source as it is."""
         ...
 
     @property

@@ -87,6 +87,7 @@ class LlamaCpp:
 
     name: str = "llama-cpp"
     formats: frozenset[str] = frozenset({"gguf"})
+    only_built: bool = False
     saves_kv: bool = True
     can_be_held: bool = True
     reads_directly: bool = False

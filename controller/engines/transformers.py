@@ -52,6 +52,7 @@ class Transformers:
 
     name: str = "transformers"
     formats: frozenset[str] = frozenset({"safetensors"})
+    only_built: bool = False
     saves_kv: bool = False
     can_be_held: bool = True
     reads_directly: bool = False

@@ -19,7 +19,8 @@ import structlog
 from controller.config import BuildSettings
 from controller.device import NO_GPU, Device
 from controller.drivers.base import Driver, Job
-from controller.engines.builds import OUT_MOUNT, SOURCE_MOUNT, BuildStep
+from controller.engines.base import SOURCE_MOUNT
+from controller.engines.builds import OUT_MOUNT, BuildStep
 from controller.errors import EngineError, EngineUnavailableError, WindlassError
 from controller.forge.tickets import State, Ticket
 from controller.probes.host import read_disk

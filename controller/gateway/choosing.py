@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
 from controller.errors import Reason
+from controller.gateway import fields
 from controller.gateway.directory import Directory
 from controller.gateway.inbound import Inbound
 from controller.gateway.problems import Fault, ProblemError
@@ -29,6 +30,7 @@ def choose(
     *,
     directory: Directory,
     api_path: ApiPath,
+    also: ApiPath | None = None,
     texts: Sequence[str],
     turns: int = 1,
     token_count: int = 0,
@@ -44,6 +46,7 @@ def choose(
         raw: the body they came in.
         directory: the models there are.
         api_path: what the model must serve.
+        also: what will do instead.
         texts: the prompt's texts.
         turns: turns of the conversation.
         token_count: the length of a prompt that came as tokens.
@@ -62,7 +65,8 @@ def choose(
         # The engine counts for itself, so that no prompt is refused for an estimate that was a little high.
         prompt_tokens = token_count + (prompt_tokens - token_count) // _DOUBT
         card = directory.model(wanted or "")
-        _check_path(card.name, card.api_paths, api_path)
+        if also is None or also.value not in card.api_paths:
+            _check_path(card.name, card.api_paths, api_path)
         _check_length(prompt_tokens, max_tokens, context_tokens=card.context_tokens, whose=card.name)
     else:
         if wanted is not None:
@@ -84,13 +88,14 @@ def choose(
         model=wanted,
         fallback=tuple(stand_ins),
         api_path=api_path.value,
+        also=also.value if also else None,
         prompt_tokens=prompt_tokens,
         max_tokens=max_tokens,
         tools=bool(raw.get("tools")),
         tags=tuple(choice.tags or ()),
         difficulty=weighed.difficulty,
         signals=weighed.signals,
-        request_fields=tuple(sorted(name[:64] for name in raw if name not in _PLAIN_FIELDS)[:_MOST_FIELDS]),
+        request_fields=tuple(name[:64] for name in fields.asked(raw, beside=_PLAIN_FIELDS)[:_MOST_FIELDS]),
         talk=talk,
     )
 

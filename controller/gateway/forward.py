@@ -19,6 +19,7 @@ import structlog
 
 from controller import wire
 from controller.errors import Reason
+from controller.gateway import fields
 from controller.gateway.desk import Desk
 from controller.gateway.lease import Lease, Priority
 from controller.gateway.problems import Fault, Problem, ProblemError, from_exit, from_worker
@@ -116,7 +117,10 @@ class _Use:
     async def ask(self, job: Job) -> Exchange:
         """Send the request and return the exchange once its head has come."""
         path, body = job.compose(self.granted.model)
-        data = orjson.dumps({**body, **self.granted.fields} if self.granted.fields else body)
+        if self.granted.fields:
+            body = {**body, **self.granted.fields}
+        card = self._desk.session.known().models.get(self.granted.model)
+        data = orjson.dumps(fields.for_engine(body, card.engine) if card is not None else body)
         exchange = await self._send(path, data, fresh=False)
         try:
             await exchange.answered()

@@ -116,22 +116,24 @@ def _job(
         raise ProblemError(Fault.BAD_FIELD, "wanted either prompt or messages", param="prompt")
     limit = body.max_length or body.max_tokens or 0
     as_chat = body.messages is not None or bool(body.tools) or body.response_format is not None
+    shared = {name: value for name, value in raw.items() if name not in _NOT_PASSED_ON}
     ask = choosing.choose(
         body,
-        raw,
+        shared,
         directory=directory,
         api_path=ApiPath.CHAT if as_chat else ApiPath.COMPLETIONS,
+        also=None if as_chat or body.raw else ApiPath.CHAT,
         texts=message_texts(body.messages) if body.messages is not None else [body.prompt or ""],
         turns=len(body.messages or ()) or 1,
         max_tokens=limit,
         auto_by_default=True,
         talk=_talk(inbound, body, raw),
     )
-    shared = {name: value for name, value in raw.items() if name not in _NOT_PASSED_ON}
     if limit:
         shared["max_tokens"] = limit
     if body.stream:
         shared["stream"] = True
+        shared.setdefault("stream_options", {"include_usage": True})
 
     def compose(model: str) -> tuple[str, Mapping[str, Any]]:
         if body.messages is not None:

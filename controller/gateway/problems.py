@@ -196,6 +196,9 @@ def from_exit(cause: str, message: str, *, model: str) -> ProblemError:
     return ProblemError(Reason.WORKER_FAILED, message or f"the worker of {model} ended before its answer did", details=details)
 
 
+_WORKER_RETRY_S: Final = 1.0
+_TOO_LONG: Final = ("exceed_context", "context size", "EDGELLM_INPUT_TOO_LONG")
+"""How servers say that a prompt is longer than the context."""
 _CALLERS_FAULT: Final = re.compile(r"\[json\.exception|failed to parse|invalid[ _]request|(?:is not |un)supported", re.IGNORECASE)
 
 
@@ -209,9 +212,16 @@ def from_worker(status: int, body: bytes, *, model: str) -> ProblemError:
     said = _said(body)
     message = str(said.get("message") or body[:300].decode(errors="replace") or f"the worker of {model} answered {status}")
     kind = str(said.get("type") or "")
-    if "context_length" in kind or "exceed_context" in kind or "exceed_context" in message or "context size" in message:
+    if "context_length" in kind or any(word in f"{kind} {message}" for word in _TOO_LONG):
         numbers = {k: v for k, v in said.items() if isinstance(v, int) and k != "code"}
         return ProblemError(Fault.TOO_LONG, message, param="messages", details=numbers)
+    if status == 429:
+        # The worker's own queue: its controller sends no more than it can take, so this passes.
+        text = f"the worker of {model} has too much to do: {message}"
+        return ProblemError(Reason.UNAVAILABLE, text, retry_after_s=_WORKER_RETRY_S, details={"model": model})
+    if status == 404:
+        # Its model is there, or it would not have been asked: the worker was started for another one, or lacks the path.
+        return ProblemError(Fault.WORKER_ERROR, message, details={"model": model, "worker_status": status})
     if 400 <= status < 500 and status not in (401, 403):
         code = said.get("code")
         shape = Shape(status=status, type=_INVALID, code=code if isinstance(code, str) else "invalid_value")

@@ -250,7 +250,7 @@ class Scanner:
         expected = replace(
             found,
             weights=replace(found.weights, header=plan.header),
-            weights_bytes=plan.recipe.estimate_bytes,
+            weights_bytes=plan.recipe.estimate_bytes + (found.weights_bytes if plan.recipe.beside_source else 0),
             estimate=self._reader.estimate(found.engine, found.manifest, found.context_tokens, plan.header),
         )
         order = Order(
@@ -265,7 +265,7 @@ class Scanner:
         if order.file is not None and order.file.verified:
             spec = self._built_spec(name, found, order.file)
             return replace(order, spec=spec, served=spec)
-        older = self._shelf.find_older(plan.key) if self._shelf else None
+        older = self._shelf.find_older(plan.key) if self._shelf and not plan.recipe.one_image else None
         if older is not None:
             return replace(order, served=self._built_spec(name, found, older))
         limit_bytes = min(found.manifest.memory or self._budget_bytes, self._budget_bytes)
@@ -275,6 +275,8 @@ class Scanner:
 
     def _built_spec(self, name: ModelName, found: Found, file: EngineFile) -> ModelSpec:
         """Describe a model that is served from an engine file."""
+        if found.plan is not None and found.plan.recipe.beside_source:
+            return self._beside_spec(name, found, file)
         weights = self._built.get(file.fingerprint)
         if weights is None:
             names = tuple(entry.name for entry in file.manifest.files)
@@ -289,6 +291,13 @@ class Scanner:
             estimate=self._reader.estimate(found.engine, found.manifest, found.context_tokens, weights.header),
         )
         return replace(self._spec(name, built), folder=file.folder)
+
+    def _beside_spec(self, name: ModelName, found: Found, file: EngineFile) -> ModelSpec:
+        """Describe a model whose engine file is served beside the source, which has the weights."""
+        built = replace(
+            found, weights_bytes=found.weights_bytes + file.size_bytes, digest=built_digest(file, beside=found.digest)
+        )
+        return replace(self._spec(name, built), folder=file.folder, source=PurePosixPath(self.folder / name))
 
     def _spec(self, name: ModelName, found: Found) -> ModelSpec:
         manifest, header = found.manifest, found.weights.header

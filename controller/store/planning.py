@@ -1,17 +1,17 @@
 """
 Whether a model's folder wants an engine file built, which one, and why.
 
-It does if its `model.toml` names a quantisation, if its engine does not read the format of its weights, or if it names an adapter
-that its engine cannot apply while it serves.
+It does if its `model.toml` names a quantisation, if its engine does not read the format of its weights, if it names an adapter
+that its engine cannot apply while it serves, or if its engine serves nothing but what was built for this very device.
 """
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from controller.engines.base import Engine, WeightsHeader
+from controller.engines.base import Engine, Options, WeightsHeader
 from controller.engines.builds import Adapter, AdapterFormat, BuildRecipe, Quantization, SourceDescription, Want, recipe
 from controller.engines.builds.auto import Choice, best_fit
 from controller.engines.builds.quantization import estimate_bytes
@@ -61,6 +61,8 @@ class Terms:
         device: what is built for.
         limit_bytes: the memory that the model may need, for `auto`.
         estimate: the memory that a model with such a header needs.
+        context_tokens: prompt and answer together, for one caller.
+        options: the engine's options for this model.
 
     """
 
@@ -68,6 +70,8 @@ class Terms:
     device: str
     limit_bytes: int
     estimate: Callable[[WeightsHeader], Footprint]
+    context_tokens: int = 0
+    options: Options = field(default_factory=dict)
 
 
 def source_formats(engine: Engine | None, names: Sequence[str]) -> frozenset[str] | None:
@@ -122,7 +126,8 @@ def make_plan(
 
     """
     header = weights.header
-    servable = header.format in engine.formats and all(one.format is AdapterFormat.GGUF for one in adapters)
+    read = header.format in engine.formats and all(one.format is AdapterFormat.GGUF for one in adapters)
+    servable = read and not engine.only_built
     if header.format not in engine.formats and engine.name != _LLAMA_CPP:
         raise ModelError(f"engine {engine.name!r} reads {', '.join(sorted(engine.formats))}, got {header.format}")
     choice = _choose(manifest, engine, header, servable=servable, adapted=bool(adapters), terms=terms)
@@ -134,14 +139,21 @@ def make_plan(
         files=frozenset(path.name for path in folder.iterdir()),
         adapters=adapters,
     )
-    planned = recipe(source, Want(engine=engine.name, quantization=choice.quantization))
+    want = Want(
+        engine=engine.name,
+        quantization=choice.quantization,
+        context_tokens=terms.context_tokens,
+        parallel=manifest.parallel,
+        options=terms.options,
+    )
+    planned = recipe(source, want)
     digest = _source_digest(weights, files, manifest)
     result_format = "gguf" if engine.name == _LLAMA_CPP else header.format
     return Plan(
         recipe=planned,
         key=BuildKey.of(planned, source=digest, images=terms.images, device=terms.device),
         reason=choice.reason,
-        header=replace(header, format=result_format, weights_bytes=planned.estimate_bytes),
+        header=header if planned.beside_source else replace(header, format=result_format, weights_bytes=planned.estimate_bytes),
         servable=servable,
     )
 
@@ -158,7 +170,8 @@ def _choose(manifest: Manifest, engine: Engine, header: WeightsHeader, *, servab
             as_it_is=servable,
         )
     if wanted is None:
-        return Choice(quantization=None, reason="the adapter is merged into the weights")
+        reason = f"{engine.name} serves what is built on this device" if engine.only_built else "the adapter is merged"
+        return Choice(quantization=None, reason=reason)
     if servable and not adapted and _is_stored_so(header, wanted):
         return Choice(quantization=None, reason=f"{FILE_NAME} says {wanted}, and the weights are stored so")
     return Choice(quantization=wanted, reason=f"{FILE_NAME} says {wanted}")
@@ -180,9 +193,9 @@ def _source_digest(weights: Weights, files: Sequence[File], manifest: Manifest) 
     return digest.hexdigest()
 
 
-def built_digest(file: EngineFile) -> str:
-    """Identify the weights of an engine file: by their content, since that is known."""
-    digest = hashlib.sha256(file.fingerprint.encode())
+def built_digest(file: EngineFile, *, beside: str = "") -> str:
+    """Identify the weights of an engine file: by their content, since that is known, and by the source's digest *beside* it."""
+    digest = hashlib.sha256(f"{file.fingerprint}{beside}".encode())
     for entry in file.manifest.files:
         digest.update(f"\n{entry.name} {entry.sha256}".encode())
     return digest.hexdigest()

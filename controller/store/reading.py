@@ -142,6 +142,8 @@ class Reader:
             device=self.device.fingerprint,
             limit_bytes=manifest.memory or self.budget_bytes,
             estimate=lambda header: self.estimate(engine, manifest, context_tokens, header),
+            context_tokens=context_tokens,
+            options=self._options(engine, manifest),
         )
 
     def _options(self, engine: Engine, manifest: Manifest) -> Options:

@@ -24,12 +24,16 @@ MAX_HEADER_BYTES: Final = 8 * 1024 * 1024
 MAX_JSON_BYTES: Final = 8 * 1024 * 1024
 MAX_SHARDS: Final = 1024
 INDEX: Final = "model.safetensors.index.json"
+QUANTIZATION: Final = "hf_quant_config.json"
+"""Where some tools say how they quantised; then `config.json` need not."""
 
 _BITS: Final[Mapping[str, int]] = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4,
     "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32, "C64": 64, "F64": 64, "I64": 64, "U64": 64,
 }  # fmt: skip
 """Bits of one number, by its type's name."""
+_PACKED: Final = 8
+"""Weights of four bits in a number of thirty-two."""
 _LARGEST: Final = 2**31
 """No figure of a model that this could serve is larger; a larger one is a lie or a mistake."""
 
@@ -83,6 +87,7 @@ def read_checkpoint(folder: Path, names: tuple[str, ...]) -> Checkpoint:
     digest.update(raw)
     config = _parse(folder / "config.json", raw)
     template = _template(folder)
+    quantization = _quantization(folder, config)
     if "auto_map" in config:
         raise _error(folder / "config.json")(
             "has an `auto_map`, which asks for code of the checkpoint to be run; that is never done"
@@ -93,6 +98,7 @@ def read_checkpoint(folder: Path, names: tuple[str, ...]) -> Checkpoint:
         weights_bytes=weights_bytes,
         template=template,
         pooled=(folder / "modules.json").is_file(),
+        quantization=quantization,
     )
     return Checkpoint(header=header, files=files, sha256=digest.hexdigest())
 
@@ -236,6 +242,42 @@ def _template(folder: Path) -> str:
     return found if isinstance(found, str) else json.dumps(found) if found else ""
 
 
+def _quantization(folder: Path, config: Mapping[str, Any]) -> str:
+    """Return how the weights were quantised, in the words of whoever did it; empty if nobody says that they were."""
+    beside = folder / QUANTIZATION
+    if beside.exists():
+        said = _parse(beside, _read_bytes(beside, MAX_JSON_BYTES)).get("quantization")
+        return _algorithm(said) if isinstance(said, dict) else ""
+    nested = config.get("text_config")
+    said = (nested.get("quantization_config") if isinstance(nested, dict) else None) or config.get("quantization_config")
+    if not isinstance(said, dict):
+        return ""
+    if said.get("quant_algo"):
+        return _algorithm(said)
+    groups = said.get("config_groups")
+    layouts = [said, *(groups.values() if isinstance(groups, dict) else ())]
+    named = {str(one["format"]).lower() for one in layouts if isinstance(one, dict) and one.get("format")}
+    return " ".join(("quant_method", str(said.get("quant_method", "")).lower(), *sorted(named))).rstrip()
+
+
+def _algorithm(said: Mapping[str, Any]) -> str:
+    """Name the algorithm; where several are mixed, all of them."""
+    algorithm = str(said.get("quant_algo") or "").lower()
+    layers = said.get("quantized_layers")
+    if algorithm != "mixed_precision" or not isinstance(layers, dict):
+        return f"quant_algo {algorithm}".rstrip() if algorithm else ""
+    mixed = {str(layer.get("quant_algo", "")).lower() for layer in layers.values() if isinstance(layer, dict)}
+    return f"quant_algo {algorithm} {','.join(sorted(mixed))}".rstrip()
+
+
+def _parameters(counts: Counter[str], quantization: str) -> int:
+    """Count the weights: those of four bits are stored several in one number."""
+    total = counts.total()
+    if quantization.startswith(("quant_method awq", "quant_method gptq")):
+        return total + (_PACKED - 1) * counts["I32"]
+    return total
+
+
 class _Config:
     """`config.json`, whose families name the same figure differently."""
 
@@ -266,7 +308,9 @@ class _Config:
         return family, first
 
 
-def _header(config: _Config, *, counts: Counter[str], weights_bytes: int, template: str, pooled: bool) -> WeightsHeader:
+def _header(
+    config: _Config, *, counts: Counter[str], weights_bytes: int, template: str, pooled: bool, quantization: str
+) -> WeightsHeader:
     family, class_name = config.architecture()
     width = config.whole("hidden_size", "n_embd", "d_model", "dim")
     heads = config.whole("num_attention_heads", "n_head", "num_heads", "n_heads")
@@ -275,7 +319,7 @@ def _header(config: _Config, *, counts: Counter[str], weights_bytes: int, templa
         format="safetensors",
         architecture=family,
         weights_bytes=weights_bytes,
-        parameters=counts.total(),
+        parameters=_parameters(counts, quantization),
         layers=config.whole("num_hidden_layers", "n_layer", "num_layers", "n_layers"),
         embedding_length=width,
         feed_forward_length=config.whole("intermediate_size", "n_inner", "ffn_dim", "hidden_dim", default=4 * width),
@@ -288,4 +332,5 @@ def _header(config: _Config, *, counts: Counter[str], weights_bytes: int, templa
         tools="tools" in template and not embeddings,
         embeddings=embeddings,
         stored=counts.most_common(1)[0][0].lower(),
+        quantization=quantization,
     )

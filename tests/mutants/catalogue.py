@@ -556,8 +556,38 @@ MUTANTS = (
     Mutant(
         "input and output always share a matrix",
         "engines/builds/quantization",
-        "shared = left < 1.5 * embedding",
-        "shared = True",
+        "embeddings = embedding if shares_embedding(header) else 2 * embedding",
+        "embeddings = embedding",
+    ),
+    Mutant(
+        "an Orin computes with anything",
+        "engines/tensorrt_edge_llm",
+        "if device.family is Family.ORIN and not needed <= _ON_ORIN:",
+        "if device.family is Family.ORIN and not needed:",
+    ),
+    Mutant(
+        "39.20 is 39.2",
+        "engines/tensorrt_edge_llm",
+        'device.l4t.startswith(f"{_RELEASE}.")',
+        "device.l4t.startswith(_RELEASE)",
+    ),
+    Mutant(
+        "the server is started for a longer prompt than was built for",
+        "engines/tensorrt_edge_llm",
+        "return min(wanted or context_tokens, context_tokens)",
+        "return wanted or context_tokens",
+    ),
+    Mutant(
+        "a field that nobody has heard of is sent to a server with a closed list",
+        "engines/base",
+        "return refused if one.taken_fields is None else refused | (asked - one.taken_fields - one.ignored_fields)",
+        "return refused",
+    ),
+    Mutant(
+        "whoever serves the other path that will do is not eligible",
+        "router",
+        "if ask.api_path not in spec.api_paths and ask.also not in spec.api_paths:",
+        "if ask.api_path not in spec.api_paths:",
     ),
     Mutant(
         "bfloat16 is good enough for all",

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from controller.config import EngineSettings, Settings
+from controller.device import NO_GPU
 from controller.engines.builds import Quantization
 from controller.errors import ModelError
 from controller.store.catalog import NO_LIMIT_BYTES, Catalog, Scanner
@@ -17,6 +18,7 @@ from controller.store.engine_files import EngineFile, EngineFiles
 from controller.store.orders import Order
 from controller.units import GIB, MIB
 from tests.checkpoints import gguf, safetensors, tensor, write_checkpoint_folder, write_gguf_folder
+from tests.unit.test_edge_llm import ORIN
 
 LARGE = gguf(tensors=[tensor("token_embd.weight", (64, 4096))], data_bytes=64 * 4096 * 4)
 """A GGUF of 32 bits: any of ours is smaller."""
@@ -31,12 +33,15 @@ class Shelf:
         self.files = EngineFiles(home / "engines", open_database(home / "state.db"))
         self.image = "windlass/llama-cpp:1"
         self.budget_bytes = NO_LIMIT_BYTES
+        self.device = NO_GPU
 
     def scanner(self) -> Scanner:
         """Return a new scanner."""
-        engines = {"llama-cpp": EngineSettings(image=self.image)}
+        engines = {name: EngineSettings(image=self.image) for name in ("llama-cpp", "tensorrt-edge-llm")}
         settings = Settings(home=PurePosixPath(self.models.parent), engines=engines)
-        return Scanner(settings, shelf=self.files, budget_bytes=self.budget_bytes, now=lambda: time.time() + 3600.0)
+        return Scanner(
+            settings, shelf=self.files, budget_bytes=self.budget_bytes, device=self.device, now=lambda: time.time() + 3600.0
+        )
 
     def scan(self) -> Catalog:
         """Look once."""
@@ -261,3 +266,71 @@ def test_auto_chooses_by_the_memory_of_the_manifest(shelf: Shelf) -> None:
     fits: Any = shelf.scan()
 
     assert () == fits.orders
+
+
+EDGE = 'engine = "tensorrt-edge-llm"\ncontext = 512\n'
+
+
+def _jetson(shelf: Shelf, manifest: str = EDGE) -> Path:
+    """Put a checkpoint that chats onto a Jetson."""
+    shelf.device = ORIN
+    folder = write_checkpoint_folder(shelf.models, "m")
+    (folder / "model.toml").write_text(manifest)
+    (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": "{{ messages }}"}))
+    (folder / "tokenizer.json").write_text("{}")
+    return folder
+
+
+def _build_engine(shelf: Shelf, order: Order) -> EngineFile:
+    """Do what the order of a TensorRT engine wants."""
+    bundle = shelf.files.begin(order.fingerprint) / order.recipe.output
+    bundle.mkdir()
+    for name in ("llm.engine", "config.json"):
+        (bundle / name).write_text("{}")
+    return shelf.files.commit(order.key, order.recipe.output, model=order.model, seconds=1.0)
+
+
+def test_an_engine_built_on_the_device_is_served_beside_its_source(shelf: Shelf) -> None:
+    """Until it is built nothing is served; then the weights are the source's, and both count."""
+    folder = _jetson(shelf)
+    wanted = shelf.only()
+    assert wanted.served is None
+    built = _build_engine(shelf, wanted)
+    order = shelf.only()
+
+    assert order.served is not None
+    assert (built.folder, PurePosixPath(folder)) == (order.served.folder, order.served.source)
+    assert PurePosixPath(folder) == order.served.weights_folder
+    assert (folder / "model.safetensors").stat().st_size + built.size_bytes == order.served.weights_bytes
+    assert order.served.chat
+    os.utime(folder / "model.safetensors", (1, 1))
+    assert shelf.only().served is None, "other weights are another build"
+
+
+def test_an_engine_of_another_image_does_not_stand_in(shelf: Shelf) -> None:
+    """A TensorRT engine runs with the very package that built it: after an update nothing is served until it is built anew."""
+    _jetson(shelf)
+    _build_engine(shelf, shelf.only())
+    assert shelf.only().served is not None
+    shelf.image = "windlass/llama-cpp:2"
+
+    assert shelf.only().served is None
+
+
+def test_an_engine_is_built_for_one_shape(shelf: Shelf) -> None:
+    """Another context, another number of callers, another option: another engine file."""
+    manifests = [EDGE, EDGE.replace("512", "256"), f"{EDGE}parallel = 2\n", f"{EDGE}[options]\nmax_input_tokens = 64\n"]
+    folder, fingerprints = _jetson(shelf), set()
+    for manifest in manifests:
+        (folder / "model.toml").write_text(manifest)
+        fingerprints.add(shelf.only().fingerprint)
+
+    assert len(manifests) == len(fingerprints)
+
+
+def test_an_engine_for_a_jetson_is_refused_elsewhere(shelf: Shelf) -> None:
+    """The folder is a problem with the engine's own sentence, and nothing is built."""
+    _jetson(shelf)
+    shelf.device = NO_GPU
+
+    assert "it runs on a Jetson Orin or Thor with JetPack 7.2, and this box is none" in shelf.problem()

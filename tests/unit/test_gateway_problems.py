@@ -76,3 +76,28 @@ def test_a_worker_may_say_anything(status: int, body: bytes) -> None:
 
     assert problem.message
     assert problem.shape.status in (status, 502)
+
+
+def _edge(status: int, message: str, kind: str = "invalid_request_error") -> ProblemError:
+    body = {"error": {"message": message, "type": kind, "param": None, "code": status}}
+    return from_worker(status, json.dumps(body).encode(), model="m")
+
+
+def test_a_prompt_too_long_is_one_error_whatever_the_engine() -> None:
+    """TensorRT Edge-LLM's 413 with its own word for it becomes what OpenAI's clients know; a body too large stays one."""
+    long, large = _edge(413, "EDGELLM_INPUT_TOO_LONG: 3000 tokens"), _edge(413, "request body exceeds the supported maximum")
+
+    assert (400, "context_length_exceeded") == (long.problem.shape.status, long.problem.shape.code)
+    assert 413 == large.problem.shape.status
+
+
+def test_a_workers_own_queue_being_full_passes() -> None:
+    """The caller is told to come back, and when."""
+    problem = _edge(429, "server request queue is full", "server_overloaded").problem
+
+    assert (503, (b"retry-after", b"1")) == (problem.shape.status, problem.all_headers()[-1])
+
+
+def test_a_worker_that_does_not_know_its_model_is_our_fault() -> None:
+    """The caller's model is there: it must not look as if it were not."""
+    assert 502 == _edge(404, "model 'x' is not served by this process", "not_found_error").problem.shape.status

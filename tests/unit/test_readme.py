@@ -16,7 +16,7 @@ from pydantic_core import PydanticUndefined
 from controller import spec
 from controller.cli import app as command_line
 from controller.config import EngineSettings, Settings
-from controller.engines import llama_cpp, transformers
+from controller.engines import llama_cpp, tensorrt_edge_llm, transformers
 from controller.gateway.app import EXPOSED_HEADERS, PATHS
 from controller.gateway.box import Told
 from controller.gateway.metrics import Metrics
@@ -27,7 +27,11 @@ from controller.units import parse_bytes
 PROJECT: Final = Path(__file__).parents[2]
 TEXT: Final = (PROJECT / "README.md").read_text(encoding="utf-8")
 EXAMPLE: Final = PROJECT / "appliance" / "appliance.toml"
-OPTIONS: Final = {"llama-cpp": llama_cpp.OPTIONS, "transformers": transformers.OPTIONS}
+OPTIONS: Final = {
+    "llama-cpp": llama_cpp.OPTIONS,
+    "transformers": transformers.OPTIONS,
+    "tensorrt-edge-llm": tensorrt_edge_llm.OPTIONS,
+}
 
 NO_DEFAULT: Final = {"none", "by the files", "the only one", "at most 4096", "by its chat template"}
 """What the tables say where the code has `None`: nothing, or something found out from the model itself."""

@@ -62,12 +62,25 @@ INELIGIBLE = {
     "context": (candidate(context_tokens=25), ask(), "context is 25 tokens"),
     "tools": (candidate(), ask(tools=True), "cannot call tools"),
     "tags": (candidate(tags=frozenset({"code"})), ask(tags=("code", "math")), "not tagged math"),
+    "neither path": (candidate(), ask(api_path="/v1/embeddings", also="/v1/other"), "does not serve /v1/embeddings"),
+    "fields it has not heard of": (
+        candidate(taken_fields=frozenset({"n"}), ignored_fields=frozenset({"user"})),
+        ask(request_fields=("n", "seed", "user")),
+        "llama-cpp does not take seed",
+    ),
     "fields": (
         candidate(refused_fields=frozenset({"logit_bias", "n"})),
         ask(request_fields=("n", "temperature")),
         "llama-cpp does not take n",
     ),
 }
+
+
+def test_another_path_will_do() -> None:
+    """A prompt that may be continued or answered goes to a model that only chats."""
+    chats = candidate("chats", api_paths=frozenset({ApiPath.CHAT}))
+
+    assert "chats" == choose(ask(api_path=ApiPath.COMPLETIONS.value, also=ApiPath.CHAT.value), [chats]).model
 
 
 @pytest.mark.parametrize(("model", "request_", "text"), INELIGIBLE.values(), ids=INELIGIBLE.keys())

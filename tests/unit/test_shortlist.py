@@ -37,8 +37,9 @@ def candidate(spec: ModelSpec) -> Candidate:
         {"tools": True, "tags": ("t1",)},
         {"prompt_tokens": 2000, "max_tokens": 100},
         {"api_path": ApiPath.EMBEDDINGS.value},
+        {"api_path": ApiPath.COMPLETIONS.value, "also": ApiPath.CHAT.value},
     ],
-    ids=["any", "tools", "long", "embeddings"],
+    ids=["any", "tools", "long", "embeddings", "another path will do"],
 )
 def test_the_choice_is_the_same_as_among_all(difficulty: float, needs: dict[str, object]) -> None:
     """Whoever is left out could not serve it, or would not have been chosen."""

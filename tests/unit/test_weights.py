@@ -295,6 +295,56 @@ def test_checkpoint_is_read(tmp_path: Path) -> None:
     ) == _read_checkpoint(folder)
 
 
+QUANTIZED = {
+    "awq": ({"quant_method": "awq", "bits": 4}, "quant_method awq"),
+    "compressed-tensors": (
+        {"quant_method": "compressed-tensors", "format": "pack-quantized", "config_groups": {"g": {"format": "pack-quantized"}}},
+        "quant_method compressed-tensors pack-quantized",
+    ),
+    "formats of groups": (
+        {"quant_method": "compressed-tensors", "config_groups": {"g": {"format": "nvfp4-pack-quantized"}, "h": 5}},
+        "quant_method compressed-tensors nvfp4-pack-quantized",
+    ),
+    "an algorithm": ({"quant_algo": "W4A16_AWQ", "quant_method": "modelopt"}, "quant_algo w4a16_awq"),
+    "a mixture": (
+        {"quant_algo": "MIXED_PRECISION", "quantized_layers": {"a": {"quant_algo": "FP8"}, "b": {"quant_algo": "W4A16_AWQ"}}},
+        "quant_algo mixed_precision fp8,w4a16_awq",
+    ),
+    "nothing that could be read": ("four bits", ""),
+}
+
+
+@pytest.mark.parametrize(("said", "told"), QUANTIZED.values(), ids=list(QUANTIZED))
+@pytest.mark.parametrize("nested", [False, True])
+def test_how_a_checkpoint_was_quantised_is_told_in_its_words(tmp_path: Path, said: object, told: str, nested: bool) -> None:
+    """The configuration says so, at its top or where it describes the text model."""
+    inside = {"text_config": {"quantization_config": said}} if nested else {"quantization_config": said}
+    folder = write_checkpoint_folder(tmp_path, "m", config={**CONFIG, **inside})
+
+    assert told == _read_checkpoint(folder).quantization
+
+
+def test_a_file_of_its_own_says_how_it_was_quantised(tmp_path: Path) -> None:
+    """What lies beside the configuration counts before what is in it."""
+    folder = write_checkpoint_folder(tmp_path, "m", config={**CONFIG, "quantization_config": {"quant_method": "awq"}})
+    (folder / "hf_quant_config.json").write_text(json.dumps({"quantization": {"quant_algo": "NVFP4"}}))
+
+    assert "quant_algo nvfp4" == _read_checkpoint(folder).quantization
+
+
+def test_weights_that_share_a_number_are_counted_one_by_one(tmp_path: Path) -> None:
+    """Eight weights of four bits lie in each number of thirty-two."""
+    tensors = {
+        "w.qweight": {"dtype": "I32", "shape": [2, 3], "data_offsets": [0, 24]},
+        "norm": {"dtype": "F16", "shape": [4], "data_offsets": [24, 32]},
+    }
+    config = {**CONFIG, "quantization_config": {"quant_method": "gptq"}}
+    folder = write_checkpoint_folder(tmp_path, "m", config=config)
+    (folder / "model.safetensors").write_bytes(safetensors(tensors, data_bytes=32))
+
+    assert 8 * 6 + 4 == _read_checkpoint(folder).parameters
+
+
 def test_chat_template_may_be_a_file_of_its_own(tmp_path: Path) -> None:
     """A template beside the tokenizer's configuration counts."""
     folder = write_checkpoint_folder(tmp_path, "m")

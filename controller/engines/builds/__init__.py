@@ -4,11 +4,11 @@ What a build does to make the file an engine loads fastest: the steps, each a se
 Pure: a source is described by whoever has read its folder, and the answer is a recipe as data. Nothing here runs.
 """
 
+from controller.engines.base import SOURCE_MOUNT
 from controller.engines.builds.quantization import Quantization, best_first, estimate_bytes
 from controller.engines.builds.recipe import recipe
 from controller.engines.builds.values import (
     OUT_MOUNT,
-    SOURCE_MOUNT,
     Adapter,
     AdapterFormat,
     BuildRecipe,

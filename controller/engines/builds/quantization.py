@@ -108,12 +108,21 @@ def _better_layers(layers: int) -> int:
     return sum(layer < eighth or layer >= 7 * layers // 8 or (layer - eighth) % 3 == 2 for layer in range(layers))
 
 
+def shares_embedding(header: WeightsHeader) -> bool:
+    """Say whether input and output are one matrix: it follows from what is left when the layers are subtracted."""
+    width = header.embedding_length
+    attention = 2 * width * header.head_length * (header.heads + header.kv_heads)
+    vectors = width * (1 + _VECTORS_A_LAYER * header.layers)
+    layers = header.layers * (attention + 3 * width * header.feed_forward_length)
+    return header.parameters - layers - vectors < 1.5 * width * header.vocabulary
+
+
 def _count(header: WeightsHeader) -> _Matrices:
     """
     Split the number of weights among the kinds of matrices.
 
-    The header says how many there are in all. Whether input and output share a matrix follows from what is left when the layers
-    are subtracted; what attention does not take of the layers is feed-forward, a third of it the way down.
+    The header says how many there are in all. What attention does not take of the layers is feed-forward, a third of it the way
+    down.
     """
     width, feed_forward = header.embedding_length, header.feed_forward_length
     query = width * header.heads * header.head_length
@@ -121,10 +130,7 @@ def _count(header: WeightsHeader) -> _Matrices:
     embedding = width * header.vocabulary
     attention = header.layers * (2 * query + 2 * key)
     vectors = width * (1 + _VECTORS_A_LAYER * header.layers)
-    known = attention + header.layers * 3 * width * feed_forward
-    left = header.parameters - known - vectors
-    shared = left < 1.5 * embedding
-    embeddings = embedding if shared else 2 * embedding
+    embeddings = embedding if shares_embedding(header) else 2 * embedding
     matrices = max(0, header.parameters - vectors - embeddings)
     down = max(0, matrices - attention) // 3
     value = min(matrices - down, header.layers * key)

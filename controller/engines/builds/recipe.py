@@ -4,6 +4,7 @@ Which steps lead from a source to what is wanted, or why none do.
     checkpoint ─┬─────────────> GGUF ─┬──────────────────> other quantisation
                 └─ merge (PEFT) ─┘    └─ merge (GGUF) ─────┘
     checkpoint ── merge (PEFT) ──> checkpoint
+    checkpoint ──────────────────> TensorRT engine, beside the checkpoint
 """
 
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from controller.engines.base import WeightsHeader
-from controller.engines.builds import steps
+from controller.engines.builds import edge_llm, steps
 from controller.engines.builds.quantization import Quantization, estimate_bytes, sixteen_bits
 from controller.engines.builds.values import AdapterFormat, BuildRecipe, BuildStep, SourceDescription, Want
 from controller.errors import ModelError
@@ -42,8 +43,10 @@ def recipe(source: SourceDescription, want: Want) -> BuildRecipe:
             return _gguf(source, want.quantization or sixteen_bits(source.header))
         case "transformers":
             return _checkpoint(source, want.quantization)
+        case "tensorrt-edge-llm":
+            return edge_llm.recipe(source, want)
         case _:
-            raise ModelError(f"engine {want.engine!r} has no builds; wanted llama-cpp or transformers")
+            raise ModelError(f"engine {want.engine!r} has no builds; wanted llama-cpp, transformers or tensorrt-edge-llm")
 
 
 def _checkpoint(source: SourceDescription, quantization: Quantization | None) -> BuildRecipe:

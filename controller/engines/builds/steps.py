@@ -7,9 +7,9 @@ Every step runs sealed: no network, read-only root, not root. What it writes lie
 from pathlib import PurePosixPath
 from typing import Final
 
-from controller.engines.base import WeightsHeader
+from controller.engines.base import SOURCE_MOUNT, WeightsHeader
 from controller.engines.builds.quantization import Quantization
-from controller.engines.builds.values import OUT_MOUNT, SOURCE_MOUNT, Adapter, BuildStep
+from controller.engines.builds.values import OUT_MOUNT, Adapter, BuildStep
 from controller.units import MIB
 
 CONVERTER: Final = "transformers"

@@ -6,11 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Final
 
-from controller.engines.base import WeightsHeader
+from controller.engines.base import Options, WeightsHeader
 from controller.engines.builds.quantization import Quantization
 
-SOURCE_MOUNT: Final = PurePosixPath("/source")
-"""Where a step sees the model's folder, read-only."""
 OUT_MOUNT: Final = PurePosixPath("/out")
 """Where a step writes: what is kept, and what is needed between two steps. Nothing else is writable."""
 
@@ -68,11 +66,17 @@ class Want:
     Attributes:
         engine: the engine that will load it.
         quantization: how its weights are to be stored; None is as they are, and for a GGUF in sixteen bits.
+        context_tokens: prompt and answer together, for one caller: what is compiled for one shape serves no longer one.
+        parallel: how many callers at once, likewise.
+        options: the engine's options, likewise.
 
     """
 
     engine: str
     quantization: Quantization | None = None
+    context_tokens: int = 0
+    parallel: int = 1
+    options: Options = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +119,7 @@ class BuildRecipe:
         estimate_bytes: what is kept will take about this much disk.
         scratch_bytes: what lies in `/out` beside it at the worst moment.
         beside_source: what comes out is of use only beside the source, which stays.
+        one_image: only the very image that made it can load it, so that no older file stands in until the newest is built.
 
     """
 
@@ -125,6 +130,7 @@ class BuildRecipe:
     estimate_bytes: int
     scratch_bytes: int
     beside_source: bool = False
+    one_image: bool = False
 
     @property
     def memory_bytes(self) -> int:
