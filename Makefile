@@ -5,7 +5,15 @@ SHELL := /bin/bash
 
 PYTHON := .venv/bin/python
 WITH_ENGINE := images/with-engine.sh
-ENGINES ?= llama-cpp transformers
+# Images beside the controller's, such as "llama-cpp transformers"; all that there are for the box without it.
+ENGINES ?=
+# The box that images are for: cpu, cuda, orin or thor, and a Jetson's JetPack release. Remembered in build/device.
+DEVICE ?=
+JETPACK ?=
+export DEVICE JETPACK
+# Anything here: make no image, say what would be made of what; JSON=1 for programs.
+DRY_RUN ?=
+JSON ?=
 # Another Compose file on top, such as compose/dev.yaml.
 COMPOSE_EXTRA ?=
 PYTEST_ARGS ?=
@@ -22,8 +30,13 @@ run: engine ## install what is missing, start the stack, ask a model a question
 down: engine ## stop everything; models and state stay
 	@$(WITH_ENGINE) $(PYTHON) -m controller.ops.local down $(addprefix --file ,$(COMPOSE_EXTRA))
 
-images: engine ## make the images that are missing (ENGINES="llama-cpp transformers")
-	@$(WITH_ENGINE) $(PYTHON) -m controller.ops.images build controller $(ENGINES)
+ifeq ($(DRY_RUN),)
+images: engine ## make the images that are missing (DEVICE=cpu, cuda, orin or thor; DRY_RUN=1 to see what from)
+	@$(WITH_ENGINE) $(PYTHON) -m controller.ops.images build $(if $(ENGINES),controller $(ENGINES))
+else
+images: venv
+	@$(PYTHON) -m controller.ops.images build --dry-run $(if $(JSON),--json) $(if $(ENGINES),controller $(ENGINES))
+endif
 
 test: images ## run every test, on the real container engine
 	@$(WITH_ENGINE) env $$(<build/images.env) $(PYTHON) -m pytest $(PYTEST_ARGS)

@@ -17,7 +17,16 @@ lock $in_image pyproject.toml --output-file requirements/run.lock
 # shellcheck disable=SC2086
 lock $in_image requirements/transformers.in --overrides <(echo "torch; sys_platform == 'never'") \
     --output-file requirements/transformers.lock
+# The same with torch's build for CUDA, which is the package index's own.
+# shellcheck disable=SC2086
+lock $in_image requirements/transformers.in --constraints requirements/transformers.lock \
+    --output-file requirements/transformers-cuda.lock
+# What llama.cpp's CUDA image is compiled with and stands on, pinned by hand: one release of NVIDIA's toolkit.
+# shellcheck disable=SC2086
+lock $in_image --no-deps requirements/cuda.in --output-file requirements/cuda.lock
 lock --universal --python-version 3.11 pyproject.toml --extra dev --extra bench --constraints requirements/run.lock \
     --output-file requirements/dev.lock
 # What the gateway is compared with, in an environment of its own.
 lock --universal --python-version 3.11 requirements/litellm.in --output-file requirements/litellm.lock
+# Which files these are for each image, and what they weigh.
+PYTHONPATH=$PWD python requirements/files.py

@@ -1,5 +1,5 @@
 """
-Make the images that are missing: `python -m controller.ops.images build controller llama-cpp`.
+Make the images that are missing: `python -m controller.ops.images build controller llama-cpp`, for the box that DEVICE names.
 
 What an image is made of and what its tag is, `recipes` decides; here files are read and commands run. Nothing is pulled: the base
 comes from the distribution's packages, the rest from the package index through the host's own pip.
@@ -9,19 +9,25 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from json import dumps
 from pathlib import Path, PurePosixPath
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
+from rich.console import Console
 
 from controller.errors import WindlassError
-from controller.ops import recipes
+from controller.ops import bill, bill_table, recipes, wheels
+from controller.ops.bill import Bill, Shown
 from controller.ops.recipes import Recipe
 from controller.ops.shelf import Shelf
 from controller.ops.steps import StepError, console, run_step
-from controller.ops.targets import CPU, DEBIAN, Base, Target, find_architecture
+from controller.ops.targets import CPU, DEBIAN, Base, Target, find_architecture, guess_target, read_wish, recall_target
 from controller.units import format_bytes
+
+TEGRA_RELEASE: Final = Path("/etc/nv_tegra_release")
+COMPATIBLE: Final = Path("/proc/device-tree/compatible")
 
 
 def read_files(project: Path, inputs: Iterable[PurePosixPath]) -> dict[str, bytes]:
@@ -73,6 +79,25 @@ class Builder:
         bases = [self.base_tag(base) for base in recipe.bases]
         return recipes.image_tag(recipe, own, bases=bases, torch=self._torch if recipe.torch else "")
 
+    def bills(self, names: Iterable[str]) -> list[Bill]:
+        """Say what images would be made of, from the lists in the tree."""
+        wanted = recipes.find_recipes(list(names), self._target)
+        shown = Shown(
+            files={path: (self._project / path).read_text(encoding="utf-8") for path in bill.paths(wanted)},
+            pins=wheels.read_pins((self._project / "requirements" / "files.txt").read_text(encoding="utf-8")),
+            torch=self._torch,
+        )
+        return [
+            bill.write_bill(
+                recipe,
+                self.tag(recipe),
+                bases=list(dict.fromkeys(self.base_tag(base) for base in recipe.bases)),
+                shown=shown,
+                machine=self._architecture,
+            )
+            for recipe in wanted
+        ]
+
     def ensure_base(self, base: Base = DEBIAN) -> str:
         """Make a base image if it is missing, and return its tag."""
         tag = self.base_tag(base)
@@ -101,7 +126,8 @@ class Builder:
 
     def ensure(self, names: Iterable[str]) -> dict[str, str]:
         """Make what is missing, and return the tags of all images for this kind of box that exist now."""
-        wanted = recipes.find_recipes(list(names), self._target) if names else ()
+        asked = list(names)
+        wanted = recipes.find_recipes(asked, self._target) if asked else ()
         if wanted and self._architecture != platform.machine():
             raise StepError(
                 f"images for DEVICE={self._target.device} are made on {self._architecture}, and this is {platform.machine()}: "
@@ -119,8 +145,9 @@ class Builder:
         return {name: tag for name, tag in tags.items() if _exists(tag)}
 
     def record(self, tags: Mapping[str, str]) -> Path:
-        """Write the tags where Compose and the tests read them."""
+        """Write the tags where Compose and the tests read them, and for which box they are."""
         self._build.mkdir(exist_ok=True)
+        (self._build / "device").write_text(f"{self._target}\n", encoding="utf-8")
         file = self._build / "images.env"
         file.write_text(recipes.image_variables(tags, base=self.base), encoding="utf-8")
         return file
@@ -205,21 +232,66 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, help="Images of th
 
 
 @app.command()
-def build(names: Annotated[list[str], typer.Argument(help="Images to make if they are missing.")]) -> None:
-    """Make the images that are missing and record their tags in build/images.env."""
-    builder = Builder(Path.cwd(), environ=os.environ)
+def build(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Images to make if they are missing; all for the box without any.")
+    ] = None,
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Make nothing; say what would be made of what.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="With --dry-run: for programs.")] = False,
+) -> None:
+    """Make the images that are missing and record their tags in build/images.env; DEVICE and JETPACK choose for which box."""
+    project = Path.cwd()
     try:
+        target = find_target(project, os.environ)
+        builder = Builder(project, environ=os.environ, target=target)
+        if dry_run:
+            _show(target, builder.bills(names or ()), as_json=json)
+            return
         builder.ensure_base()  # the tests make an image of their own on it
-        builder.record(builder.ensure(names))
+        builder.record(builder.ensure(recipe.name for recipe in recipes.find_recipes(names or (), target)))
     except WindlassError as exc:
         console.print(f"[red]{exc}[/]")
         raise typer.Exit(1) from None
 
 
+def _show(target: Target, bills: Sequence[Bill], *, as_json: bool) -> None:
+    if as_json:
+        print(dumps(bill.as_json(target, bills), indent=2))  # noqa: T201 -- for programs
+        return
+    wide = Console(highlight=False, width=None if console.is_terminal else 200)
+    for one in bills:
+        wide.print(bill_table.draw(one), "")
+    wide.print(bill_table.conclude(target, bills))
+
+
+def find_target(project: Path, environ: Mapping[str, str]) -> Target:
+    """
+    Find out for which box images are made: what DEVICE says, said last time, a Jetson says of itself, or else one without a GPU.
+
+    Raises:
+        ConfigError: there are no images for what DEVICE and JETPACK say.
+
+    """
+    if wish := read_wish(environ):
+        return wish
+    remembered = project / "build" / "device"
+    if remembered.exists():
+        return recall_target(remembered.read_text(encoding="utf-8"))
+    return guess_target(release=_read(TEGRA_RELEASE), compatible=_read(COMPATIBLE)) or CPU
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
 @app.command()
 def sizes() -> None:
     """List the images of this checkout that exist, with their sizes."""
-    builder = Builder(Path.cwd(), environ=os.environ)
+    builder = Builder(Path.cwd(), environ=os.environ, target=find_target(Path.cwd(), os.environ))
     for name, tag in builder.ensure([]).items():
         size = int(_docker("image", "inspect", "--format", "{{.Size}}", tag))
         console.print(f"{name:14} {format_bytes(size):>9}  {tag}")

@@ -12,7 +12,7 @@ import shutil
 import socket
 import subprocess
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path, PurePosixPath
 from time import monotonic, sleep
 from typing import Annotated, Any, Final
@@ -27,9 +27,9 @@ from controller.errors import WindlassError
 from controller.ops import host_files
 from controller.ops import place as places
 from controller.ops.client import Api
-from controller.ops.images import Builder, read_tags
+from controller.ops.images import Builder, find_target, read_tags
 from controller.ops.place import Place
-from controller.ops.recipes import IMAGES
+from controller.ops.recipes import recipes_for
 from controller.ops.steps import StepError, console, run_step
 from controller.probes.device import read_device
 from controller.probes.jetson import read_jetson
@@ -62,8 +62,9 @@ def up(file: Extra = None) -> None:
     """Start controller and gateway, wait until they are well, and ask the built-in model a question."""
     place = _place()
     _prepare(place)
-    images = Builder(PROJECT, environ=os.environ)
-    images.record(images.ensure(_needed(Path(place.home) / "models")))
+    target = find_target(PROJECT, os.environ)
+    images = Builder(PROJECT, environ=os.environ, target=target)
+    images.record(images.ensure(_needed(Path(place.home) / "models", set(recipes_for(target)))))
     ENV_FILE.write_text(places.appliance_variables(place, read_tags(BUILD / "images.env")), encoding="utf-8")
     _write_host_file(place)
     _check_port(place)
@@ -109,7 +110,8 @@ def _prepare(place: Place) -> None:
         console.print(f"  [green]done[/]  model {BUILT_IN} into {target}")
 
 
-def _needed(models: Path) -> tuple[str, ...]:
+def _needed(models: Path, there: Set[str]) -> tuple[str, ...]:
+    """Name the images that the models of this home need, of those that are made for this box."""
     folders = {
         folder.name: [file.name for file in (*folder.glob("*"), *folder.glob("*/adapter_model*"))]
         for folder in models.iterdir()
@@ -121,7 +123,7 @@ def _needed(models: Path) -> tuple[str, ...]:
             manifest = tomllib.loads((models / name / "model.toml").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue  # whatever is wrong with it, `windlass check` says
-        if (engine := manifest.get("engine")) in IMAGES:
+        if (engine := manifest.get("engine")) in there:
             manifests[name] = str(engine)
     return places.needed_images(folders, manifests)
 

@@ -37,9 +37,10 @@ class Recipe:
         arguments: further arguments of its Dockerfile, as pairs.
         trees: folders of the project that are copied in, beside the image's own.
         lock: the locked wheels it installs, collected on the host.
-        torch: the list that pins torch, which no lock holds, since each build of it comes from another index.
-        cuda_torch: torch's build for CUDA is wanted, and not the small one.
+        torch: the list that pins torch where no lock holds it, since the build without CUDA comes from another index.
         sources: a locked list of source releases that are copied in unopened.
+        kept_wheels: the packages of the lock that stay in the image; none named means all.
+        disk_bytes: what one took that was made on x86-64, its base included; `None` if nobody has made one.
         minutes: how long a first build takes on two cores, for the one who waits.
 
     """
@@ -54,8 +55,9 @@ class Recipe:
     trees: tuple[PurePosixPath, ...] = ()
     lock: PurePosixPath | None = None
     torch: PurePosixPath | None = None
-    cuda_torch: bool = False
     sources: PurePosixPath | None = None
+    kept_wheels: tuple[str, ...] = ()
+    disk_bytes: int | None = None
     minutes: int
 
     @property
@@ -101,6 +103,7 @@ def _llama_cpp_cuda(target: Target, sms: str, *, minutes: int) -> Recipe:
         tools=l4t_base(target.jetpack, "build") if jetson else DEBIAN,
         arguments=(("CUDA_ARCHITECTURES", sms),),
         lock=None if jetson else PurePosixPath("requirements/cuda.lock"),
+        kept_wheels=("nvidia-cublas", "nvidia-cuda-nvrtc", "nvidia-cuda-runtime"),
         sources=LLAMA_CPP_SOURCES,
         minutes=minutes,
     )
@@ -120,9 +123,10 @@ RECIPES: Final = (
         name="controller",
         trees=(PurePosixPath("controller"),),
         lock=PurePosixPath("requirements/run.lock"),
+        disk_bytes=223_000_000,
         minutes=1,
     ),
-    Recipe(name="llama-cpp", targets=(CPU,), sources=LLAMA_CPP_SOURCES, minutes=10),
+    Recipe(name="llama-cpp", targets=(CPU,), sources=LLAMA_CPP_SOURCES, disk_bytes=151_000_000, minutes=10),
     _llama_cpp_cuda(CUDA, CARD_SMS, minutes=240),
     *(_llama_cpp_cuda(target, "87-real", minutes=60) for target in (ORIN, ORIN_6, ORIN_6_1)),
     _llama_cpp_cuda(THOR, "110-real", minutes=60),
@@ -133,21 +137,18 @@ RECIPES: Final = (
         lock=PurePosixPath("requirements/transformers.lock"),
         torch=PurePosixPath("images/transformers/requirements.in"),
         sources=LLAMA_CPP_SOURCES,
+        disk_bytes=976_000_000,
         minutes=3,
     ),
     Recipe(
         name="transformers",
         variant="cuda",
         targets=(CUDA,),
-        lock=PurePosixPath("requirements/transformers.lock"),
-        torch=PurePosixPath("images/transformers/requirements.in"),
-        cuda_torch=True,
+        lock=PurePosixPath("requirements/transformers-cuda.lock"),
         sources=LLAMA_CPP_SOURCES,
         minutes=15,
     ),
 )
-IMAGES: Final = tuple(dict.fromkeys(recipe.name for recipe in RECIPES))
-"""The names of all images, whatever they are made for."""
 
 
 def recipes_for(target: Target) -> dict[str, Recipe]:

@@ -38,7 +38,7 @@ class Shelf:
     def torch(self, recipe: Recipe, listed: PurePosixPath) -> Path:
         """Return the folder with torch and what it needs beyond the recipe's lock."""
         pin = wheels.torch_pin((self._project / listed).read_text(encoding="utf-8"))
-        choices = wheels.torch_choices(pin, self._torch, cuda=recipe.cuda_torch)
+        choices = wheels.torch_choices(pin, self._torch)
         folder = self._folder("wheels", "torch", " ".join(choices).encode())
         if folder.exists():
             return folder

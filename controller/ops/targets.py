@@ -99,6 +99,7 @@ DEBIAN: Final = Base(
 """Made from Debian's packages: no registry is asked for anything."""
 
 L4T_DOCKERFILE: Final = PurePosixPath("l4t-base.Dockerfile")
+L4T_PACKAGES: Final = PurePosixPath("images/l4t-base")
 UBUNTU_24: Final = "ubuntu@sha256:69cecf4bbf72d2d44a9eef1b71fb98c7fb973d78af11399deccef19beb008ad9"
 UBUNTU_22: Final = "ubuntu@sha256:3b06811b2afd352be909dd088a004166d665dc76d38b13eada33522a9d915c6f"
 
@@ -123,7 +124,11 @@ def l4t_base(jetpack: str, stage: str) -> Base:
         pulled_bytes=27_620_032 if jammy else 28_941_580,
         python_version="3.10" if jammy else "3.12",
         glibc_minor=35 if jammy else 39,
-        inputs=(L4T_DOCKERFILE, PurePosixPath(f"images/l4t-base/jetpack-{jetpack}")),
+        inputs=(
+            L4T_DOCKERFILE,
+            L4T_PACKAGES / "install.sh",
+            L4T_PACKAGES / f"jetpack-{jetpack}",
+        ),
     )
 
 

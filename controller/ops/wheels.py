@@ -5,6 +5,7 @@ pip runs on the host, whatever Python that has, and collects for the Python and 
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from controller.errors import ConfigError
 from controller.ops.targets import Base
@@ -63,13 +64,55 @@ def torch_pin(listed: str) -> str:
     return pins[0]
 
 
-def torch_choices(pin: str, asked: str, *, cuda: bool) -> tuple[str, ...]:
+def torch_choices(pin: str, asked: str) -> tuple[str, ...]:
     """
     List the torch requirements to try, in order.
 
     The build without CUDA is a tenth of the other's size, but not every package index has it under its own version; then the
     index's default build is taken, with whatever it needs. What the user asked for is taken as it is.
     """
-    if asked:
-        return (asked,)
-    return (pin,) if cuda else (f"{pin}+cpu", pin)
+    return (asked,) if asked else (f"{pin}+cpu", pin)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilePin:
+    """
+    A file that an image gets.
+
+    Attributes:
+        lock: the lock it belongs to, without the ending.
+        python: for which Python it was picked.
+        machine: for which processors.
+        file: its name.
+        sha256: its hash.
+        size_bytes: its size; `None` where the index does not say.
+
+    """
+
+    lock: str
+    python: str
+    machine: str
+    file: str
+    sha256: str
+    size_bytes: int | None
+
+    @property
+    def name(self) -> str:
+        """The package, as its file writes it."""
+        return self.file.split("-")[0].replace("_", "-")
+
+    @property
+    def version(self) -> str:
+        """The package's version."""
+        return self.file.split("-")[1]
+
+
+def read_pins(text: str) -> list[FilePin]:
+    """Read what `requirements/files.py` has written."""
+    rows = [line.split() for line in text.splitlines() if line and not line.startswith("#")]
+    return [
+        FilePin(
+            lock=lock, python=python, machine=machine, file=file, sha256=sha256, size_bytes=None if size == "-" else int(size)
+        )
+        for lock, python, machine, file, sha256, size in rows
+    ]

@@ -1,0 +1,136 @@
+"""For which box images are made, and what they stand on."""
+
+from pathlib import Path
+
+import pytest
+
+from controller.errors import ConfigError
+from controller.ops import targets
+from controller.ops.images import find_target
+from controller.ops.recipes import RECIPES, recipes_for, variant
+from controller.ops.targets import CPU, CUDA, DEBIAN, JETSONS, ORIN, ORIN_6, ORIN_6_1, TARGETS, THOR, l4t_base
+
+ORIN_CHIP = "nvidia,p3768-0000+p3767-0005-super\0nvidia,p3767-0005\0nvidia,tegra234\0"
+THOR_CHIP = "nvidia,p4071-0000+p3834-0008\0nvidia,p3834-0008\0nvidia,tegra264\0"
+
+
+def release(major: int, revision: str) -> str:
+    """Write the first line of `/etc/nv_tegra_release`."""
+    return f"# R{major} (release), REVISION: {revision}, GCID: 1, BOARD: generic, EABI: aarch64, DATE: Mon Jan 1 2026\n"
+
+
+@pytest.mark.parametrize(
+    ("device", "jetpack", "expected"),
+    [
+        ("cpu", "", CPU),
+        ("cuda", "", CUDA),
+        ("orin", "", ORIN),
+        ("orin", "6.2.2", ORIN_6),
+        ("orin", "6.1", ORIN_6_1),
+        ("thor", "", THOR),
+    ],
+)
+def test_every_target_can_be_asked_for(device: str, jetpack: str, expected: targets.Target) -> None:
+    """A device is enough; a Jetson's newest JetPack is the default."""
+    assert expected == targets.choose_target(device, jetpack)
+    assert expected == targets.recall_target(f"{expected}\n")
+
+
+@pytest.mark.parametrize(
+    ("device", "jetpack", "says"),
+    [
+        ("gpu", "", "no images are made for DEVICE=gpu; there are cpu, cuda, orin, thor"),
+        ("thor", "6.2.2", "no images are made for DEVICE=thor with JETPACK=6.2.2; there are 7.2"),
+        ("cpu", "7.2", "no images are made for DEVICE=cpu with JETPACK=7.2; only a Jetson has one"),
+    ],
+)
+def test_what_there_is_not_is_refused_with_what_there_is(device: str, jetpack: str, says: str) -> None:
+    """A wrong device or release is answered with the right ones."""
+    with pytest.raises(ConfigError) as caught:
+        targets.choose_target(device, jetpack)
+
+    assert (says,) == caught.value.problems
+
+
+def test_a_jetpack_without_a_device_is_refused() -> None:
+    """A release alone says nothing, and no wish at all is none."""
+    with pytest.raises(ConfigError, match=r"needs a DEVICE beside it: orin or thor"):
+        targets.read_wish({"JETPACK": "7.2"})
+
+    assert targets.read_wish({"DEVICE": "", "JETPACK": ""}) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "compatible", "expected"),
+    [
+        (release(39, "2.0"), ORIN_CHIP, ORIN),
+        (release(39, "2.0"), THOR_CHIP, THOR),
+        (release(36, "5.0"), ORIN_CHIP, ORIN_6),
+        (release(36, "4.7"), ORIN_CHIP, ORIN_6),
+        (release(36, "4.0"), ORIN_CHIP, ORIN_6_1),
+        (release(38, "4.0"), THOR_CHIP, None),
+        (release(35, "6.0"), ORIN_CHIP, None),
+        ("", ORIN_CHIP, None),
+        (release(39, "2.0"), "raspberrypi,5-model-b\0brcm,bcm2712\0", None),
+        ("", "", None),
+    ],
+)
+def test_a_jetson_is_known_by_its_own_files(text: str, compatible: str, expected: targets.Target | None) -> None:
+    """The release and the chip name the images; any other box names none."""
+    assert expected == targets.guess_target(release=text, compatible=compatible)
+
+
+def test_a_wish_counts_more_than_memory_and_memory_more_than_the_box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DEVICE decides; without it what was made last; then what a Jetson says of itself."""
+    for name, text in (("TEGRA_RELEASE", release(39, "2.0")), ("COMPATIBLE", ORIN_CHIP)):
+        (tmp_path / name).write_text(text)
+        monkeypatch.setattr(f"controller.ops.images.{name}", tmp_path / name)
+
+    assert find_target(tmp_path, {}) == ORIN
+    (tmp_path / "build").mkdir()
+    (tmp_path / "build" / "device").write_text("cuda\n")
+    assert find_target(tmp_path, {}) == CUDA
+    assert find_target(tmp_path, {"DEVICE": "cpu"}) == CPU
+    monkeypatch.setattr("controller.ops.images.TEGRA_RELEASE", tmp_path / "none")
+    (tmp_path / "build" / "device").unlink()
+    assert find_target(tmp_path, {}) == CPU
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_each_box_has_one_image_a_name(target: targets.Target) -> None:
+    """No two recipes of one name are for one box, and every box can run the controller, llama.cpp and what builds its files."""
+    mine = [recipe.name for recipe in RECIPES if target in recipe.targets]
+
+    assert len(mine) == len(set(mine))
+    assert {"controller", "llama-cpp", "transformers"} <= set(recipes_for(target))
+
+
+def test_images_of_one_name_are_told_apart() -> None:
+    """Two recipes never write to one repository, and a repository's name has no full stop in it."""
+    repositories = [recipe.repository for recipe in RECIPES]
+
+    assert len(repositories) == len(set(repositories))
+    assert "windlass/llama-cpp" == recipes_for(CPU)["llama-cpp"].repository
+    assert "orin-jp622" == variant(ORIN_6)
+
+
+@pytest.mark.parametrize("target", JETSONS)
+def test_what_computes_on_a_jetson_stands_on_the_release_of_the_box(target: targets.Target) -> None:
+    """Code for a Jetson's GPU is compiled with its own JetPack, and for its own GPU alone."""
+    recipe = recipes_for(target)["llama-cpp"]
+
+    assert {target.jetpack} == {base.jetpack for base in recipe.bases}
+    assert ("CUDA_ARCHITECTURES", "110-real" if target == THOR else "87-real") in recipe.arguments
+
+
+def test_a_jetsons_processors_are_arm_wherever_the_question_is_asked() -> None:
+    """The tags of a board's images can be told on a laptop; for other boxes the machine at hand counts."""
+    assert "aarch64" == targets.find_architecture(ORIN, "x86_64")
+    assert "x86_64" == targets.find_architecture(CUDA, "x86_64")
+
+
+def test_wheels_for_a_base_are_no_newer_than_its_c_library() -> None:
+    """The newest wheel that is asked for was made for the base's own C library."""
+    assert "manylinux_2_36_x86_64" == DEBIAN.wheel_platforms("x86_64")[0]
+    assert "manylinux_2_39_aarch64" == l4t_base("7.2", "runtime").wheel_platforms("aarch64")[0]
+    assert "manylinux_2_35_aarch64" == l4t_base("6.2.2", "runtime").wheel_platforms("aarch64")[0]
