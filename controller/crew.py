@@ -6,13 +6,14 @@ Nothing is decided here. What was done and what was seen goes into the fleet, an
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, Protocol
 
 import structlog
 
 from controller import engines
-from controller.drivers.base import Driver
+from controller.complaints import LINES, gpu_memory_complaint
+from controller.drivers.base import Container, Driver
 from controller.duties import kept_up, survived
 from controller.errors import ContainerMissingError, EngineError, EngineUnavailableError, StoreError
 from controller.fleet import Fleet
@@ -34,6 +35,8 @@ RESYNC_S: Final = 10.0
 """How often the engine is asked although nothing was heard of it."""
 AWAY_PAUSE_S: Final = 1.0
 """The pause before an engine that was away is asked again."""
+LAST_WORDS_S: Final = 3.0
+"""How long the log of a worker that has crashed is waited for."""
 LIVENESS_S: Final = 3.0
 """How often a ready worker is asked whether it still answers, and how long it may take to."""
 LIVENESS_STRIKES: Final = 3
@@ -133,10 +136,25 @@ class Crew:
                 log.info("engine.back")
                 self.engine_away = None
             killed_before, self._memory_kills = self._memory_kills, self._count_memory_kills()
+            await self._hear_complaints(containers)
             held = [c.model for c in containers if c.running and c.model in self.specs and workdirs.is_held(self.specs[c.model])]
             self._fleet.end_listing(number, containers, memory_kills=self._memory_kills - killed_before, held=held)
             self._owner.look_again()
             return
+
+    async def _hear_complaints(self, containers: Sequence[Container]) -> None:
+        """Read the last words of those who have just crashed on a GPU: that it had no memory for them, nobody else tells."""
+        crashed = [c for c in self._fleet.just_crashed(containers) if c.model in self.specs and self.specs[c.model].devices]
+        await asyncio.gather(*(self._hear(container) for container in crashed))
+
+    async def _hear(self, container: Container) -> None:
+        try:
+            async with asyncio.timeout(LAST_WORDS_S):
+                log_text = await self._driver.logs(container.model, tail=LINES)
+        except (EngineError, TimeoutError):
+            return
+        if complaint := gpu_memory_complaint(log_text):
+            self._fleet.explain(container, ExitCause.OUT_OF_GPU_MEMORY, complaint)
 
     async def watch(self) -> None:
         """Keep the fleet true until cancelled."""

@@ -98,6 +98,16 @@ class Fleet:
         self._verdicts[model, run] = verdict
         self._ready.pop(model, None)
 
+    def just_crashed(self, containers: Sequence[Container]) -> list[Container]:
+        """Return those whose run is shown to have crashed and was not when they were last listed."""
+        return [c for c in containers if c.exit is not None and c.exit.cause is ExitCause.CRASHED and self._has_just_ended(c)]
+
+    def explain(self, container: Container, cause: ExitCause, detail: str) -> None:
+        """Note why a run has really ended, where the engine knows only how."""
+        assert container.exit is not None, "only what has ended can be explained"
+        verdict = Exit(cause=cause, code=container.exit.code, detail=detail)
+        self._verdicts.setdefault((container.model, container.run), verdict)
+
     def judged(self) -> list[ModelName]:
         """Return whose run we have given up, and the engine still shows."""
         return [model for model, run in self._verdicts if self._runs(model, run)]

@@ -9,6 +9,9 @@ A measurement replaces the estimate when it is larger, always; when it is smalle
 its context at least once, since buffers that nobody has used yet do not show. It never falls below what was seen, and after the
 kernel killed a run at its limit, or dropped its weights there again and again, the next one gets a quarter more than that limit.
 
+The memory of cards follows the same rules with a figure of its own. Where GPU and processors share one memory there is only one:
+what a worker holds for its GPU is private memory like the rest.
+
 A new figure makes the container again, so it must be worth that: figures are rounded up in steps, and a measurement that would
 save less than a twentieth confirms the estimate instead of changing it.
 """
@@ -37,7 +40,7 @@ class Measured:
     What the ledger knows of one model, run by one image of one engine, with one context, on one device.
 
     Attributes:
-        anon_bytes: the most private memory seen.
+        anon_bytes: the most private memory seen, with what was held for a GPU that shares the box's memory.
         mapped_bytes: the most pages of files seen in memory; those that another worker had read before are not among them.
         longest_tokens: the longest request served, prompt and answer together.
         out_of_memory_bytes: the largest limit that was too small for it: the kernel killed it there, or its weights did not stay
@@ -47,6 +50,8 @@ class Measured:
         tokens_per_s: decoding speed of one caller, the recent ones weighing more; 0 if unknown.
         loads: how often it became ready.
         requests: how many requests it has served.
+        gpu_bytes: the most memory of cards seen, as if it all lay on one of them; 0 if nobody could see it.
+        gpu_out_of_memory_bytes: the most that was kept for it there and was too little; 0 for never.
 
     """
 
@@ -59,14 +64,17 @@ class Measured:
     tokens_per_s: float = 0.0
     loads: int = 0
     requests: int = 0
+    gpu_bytes: int = 0
+    gpu_out_of_memory_bytes: int = 0
 
     def describes_as(self, other: "Measured") -> bool:
         """Whether a model is described alike by both: by its memory and the time of its load, not by what it has served."""
         return self._described == other._described
 
     @property
-    def _described(self) -> tuple[int, int, int, float]:
-        return self.anon_bytes, self.longest_tokens, self.out_of_memory_bytes, self.load_s
+    def _described(self) -> tuple[int | float, ...]:
+        in_ram = self.anon_bytes, self.longest_tokens, self.out_of_memory_bytes, self.load_s
+        return *in_ram, self.gpu_bytes, self.gpu_out_of_memory_bytes
 
 
 def resolve(
@@ -82,10 +90,25 @@ def resolve(
         context_tokens: the context one caller may fill.
 
     """
+    on_cards = _on_cards(estimate, measured, context_tokens=context_tokens) if measured and estimate.gpu_bytes else estimate
     if override_bytes is not None:
-        return _resized(estimate, override_bytes, FootprintSource.OVERRIDE)
-    if measured is None:
+        return _resized(on_cards, override_bytes, FootprintSource.OVERRIDE)
+    return _in_ram(on_cards, measured, context_tokens=context_tokens) if measured else estimate
+
+
+def _on_cards(estimate: Footprint, measured: Measured, *, context_tokens: int) -> Footprint:
+    """Replace what it is expected to take of cards by what it was seen to take there, if that is worth it."""
+    seen_bytes = measured.gpu_bytes + MARGIN_BYTES if measured.gpu_bytes else 0
+    if seen_bytes < estimate.gpu_bytes and measured.longest_tokens < TRUSTED_SHARE * context_tokens:
+        seen_bytes = 0
+    needed_bytes = max(seen_bytes or estimate.gpu_bytes, int(measured.gpu_out_of_memory_bytes * AFTER_OUT_OF_MEMORY))
+    if estimate.gpu_bytes * (1 - WORTHWHILE_SHARE) <= needed_bytes <= estimate.gpu_bytes:
         return estimate
+    return replace(estimate, gpu_bytes=-(-needed_bytes // STEP_BYTES) * STEP_BYTES, source=FootprintSource.MEASURED)
+
+
+def _in_ram(estimate: Footprint, measured: Measured, *, context_tokens: int) -> Footprint:
+    """Replace what it is expected to take of the box's memory by what it was seen to take, if that is worth it."""
     seen_bytes = _seen_bytes(estimate, measured, context_tokens=context_tokens)
     total_bytes = max(seen_bytes or estimate.total_bytes, int(measured.out_of_memory_bytes * AFTER_OUT_OF_MEMORY))
     if seen_bytes == 0 and total_bytes == estimate.total_bytes:

@@ -60,9 +60,15 @@ class Meter:
             await self._flush()
 
     def saw_memory(self, spec: ModelSpec, usage: Usage) -> None:
-        """Note the memory of a ready worker."""
-        key = self._host.ledger_key(spec)
-        self.ledger.saw_memory(key, anon_bytes=usage.anon_bytes, mapped_bytes=usage.file_bytes)
+        """Note the memory of a ready worker; of one that could only be seen in part nothing is known."""
+        if usage.gpu_unseen:
+            return
+        self.ledger.saw_memory(
+            self._host.ledger_key(spec),
+            anon_bytes=usage.private_bytes,
+            mapped_bytes=usage.file_bytes,
+            gpu_bytes=_as_on_one_card(spec, usage.gpu_bytes),
+        )
 
     def ready(self, spec: ModelSpec, notices: Notices | None = None) -> float | None:
         """Note that a worker answers, and return the seconds its load took, if it was one."""
@@ -93,9 +99,15 @@ class Meter:
         assert ended is not None, "a worker that failed has ended"
         self.journal.failed()
         log.warning("worker.failed", model=worker.model, cause=ended.cause.value, code=ended.code, detail=ended.detail)
-        if ended.cause is ExitCause.OUT_OF_MEMORY and spec is not None:
-            self.ledger.saw_too_little(self._host.ledger_key(spec), limit_bytes=worker.memory_bytes)
-            self._measured()
+        if spec is None or not ended.cause.is_of_memory:
+            return
+        key = self._host.ledger_key(spec)
+        if ended.cause is ExitCause.OUT_OF_GPU_MEMORY and worker.cards:
+            kept_bytes = sum(size_bytes for _, size_bytes in worker.cards)
+            self.ledger.saw_too_little_on_cards(key, kept_bytes=_as_on_one_card(spec, kept_bytes))
+        else:
+            self.ledger.saw_too_little(key, limit_bytes=worker.memory_bytes)
+        self._measured()
 
     def served(self, spec: ModelSpec | None, model: ModelName, report: Release, *, waited_s: float, total_s: float) -> None:
         """Note a lease that was given back."""
@@ -137,3 +149,8 @@ class Meter:
         self.problem = ""
         if self.ledger.take_news():  # not for every request served: describing ten thousand models anew takes a while
             self._measured()
+
+
+def _as_on_one_card(spec: ModelSpec, size_bytes: int) -> int:
+    """Take off what is there only because a model was split over several cards."""
+    return max(0, size_bytes - max(0, len(spec.cards) - 1) * spec.footprint.gpu_each_bytes)

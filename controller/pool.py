@@ -615,6 +615,7 @@ _ENDINGS: Final[Mapping[str, str]] = {
     "memory_short": "the worker of {model} was ended, as other programs take the memory of this box; ask again in a moment",
     "unloaded": "{model} was unloaded by force while it answered",
     ExitCause.OUT_OF_MEMORY: "the worker of {model} ran out of memory and was killed by the kernel",
+    ExitCause.OUT_OF_GPU_MEMORY: "the worker of {model} got no more memory of the GPU: {detail}",
     ExitCause.UNRESPONSIVE: "the worker of {model} was ended: {detail}",
     ExitCause.NEVER_READY: "the worker of {model} was ended: {detail}",
     ExitCause.KILLED: "the worker of {model} was killed from outside",

@@ -39,6 +39,8 @@ class ExitCause(enum.StrEnum):
     """It ended with status 0, or by the signal a stop sends."""
     OUT_OF_MEMORY = "out_of_memory"
     """The kernel killed it at its own memory limit."""
+    OUT_OF_GPU_MEMORY = "out_of_gpu_memory"
+    """It ended by itself, and its log says that it got no memory of the GPU: of a card, or of the box where they share one."""
     KILLED = "killed"
     """Somebody sent it SIGKILL."""
     CRASHED = "crashed"
@@ -47,6 +49,11 @@ class ExitCause(enum.StrEnum):
     """It ran, but did not become ready before its deadline."""
     UNRESPONSIVE = "unresponsive"
     """It ran and had been ready, but stopped answering: stuck, or frozen from outside."""
+
+    @property
+    def is_of_memory(self) -> bool:
+        """Whether it wanted more memory than it got, so that more might help, or another engine."""
+        return self in (ExitCause.OUT_OF_MEMORY, ExitCause.OUT_OF_GPU_MEMORY)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 
 import structlog
 
+from controller.complaints import gpu_memory_complaint
 from controller.config import BuildSettings
 from controller.device import NO_GPU, Device
 from controller.drivers.base import Driver, Job
@@ -47,7 +48,7 @@ class StepError(WindlassError):
     A step of a build failed.
 
     Attributes:
-        out_of_memory: the kernel ended it at its limit.
+        out_of_memory: the kernel ended it at its limit, or it got no memory of the GPU.
 
     """
 
@@ -256,6 +257,8 @@ class Workshop:
             return DiskFullError(f"{step.title}: the disk was full")
         if ended.cause is ExitCause.OUT_OF_MEMORY:
             return StepError(f"{step.title}: it needs more memory than its limit", out_of_memory=True)
+        if complaint := gpu_memory_complaint("\n".join(ticket.log)):
+            return StepError(f"{step.title}: the GPU had no memory for it: {complaint}", out_of_memory=True)
         last = ticket.log[-1] if ticket.log else "it wrote nothing"
         return StepError(f"{step.title}: {told_reason(last) or f'ended with code {ended.code}: {last}'}")
 

@@ -185,6 +185,10 @@ def from_controller(message: Refused | Failed) -> ProblemError:
 def from_exit(cause: str, message: str, *, model: str) -> ProblemError:
     """Say why a worker that was answering does not any more; *cause* is an `ExitCause`, `time_limit`, `memory_short` or empty."""
     details = {"model": model, "cause": cause or "unknown"}
+    if cause == ExitCause.OUT_OF_GPU_MEMORY:
+        return ProblemError(
+            Fault.OUT_OF_MEMORY, message or f"the worker of {model} got no more memory of the GPU", details=details
+        )
     if cause == ExitCause.OUT_OF_MEMORY:
         text = message or f"the worker of {model} ran out of its memory limit and was killed; a larger `memory` may help"
         return ProblemError(Fault.OUT_OF_MEMORY, text, details=details)

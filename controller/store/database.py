@@ -75,6 +75,11 @@ MIGRATIONS: Final[tuple[str, ...]] = (
     ) WITHOUT ROWID;
     CREATE TABLE chosen_engines (model TEXT PRIMARY KEY, engine TEXT NOT NULL) WITHOUT ROWID;
     """,
+    # What was measured before anybody looked at cards has nothing on them; an older program goes on without these columns.
+    """
+    ALTER TABLE measured ADD COLUMN gpu_bytes INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE measured ADD COLUMN gpu_out_of_memory_bytes INTEGER NOT NULL DEFAULT 0;
+    """,
 )
 """The schema, one step a version: `user_version` counts how many were applied."""
 

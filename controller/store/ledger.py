@@ -90,10 +90,16 @@ class Ledger:
         with self._lock:
             return dict(self._rows)
 
-    def saw_memory(self, key: LedgerKey, *, anon_bytes: int, mapped_bytes: int) -> None:
+    def saw_memory(self, key: LedgerKey, *, anon_bytes: int, mapped_bytes: int, gpu_bytes: int = 0) -> None:
         """Note the memory of a running worker; only a new maximum changes anything."""
         self._update(
-            key, lambda m: replace(m, anon_bytes=max(m.anon_bytes, anon_bytes), mapped_bytes=max(m.mapped_bytes, mapped_bytes))
+            key,
+            lambda m: replace(
+                m,
+                anon_bytes=max(m.anon_bytes, anon_bytes),
+                mapped_bytes=max(m.mapped_bytes, mapped_bytes),
+                gpu_bytes=max(m.gpu_bytes, gpu_bytes),
+            ),
         )
 
     def saw_load(self, key: LedgerKey, *, load_s: float) -> None:
@@ -123,6 +129,10 @@ class Ledger:
     def saw_too_little(self, key: LedgerKey, *, limit_bytes: int) -> None:
         """Note that this limit was too small: the kernel killed the worker there, or its weights did not stay in memory."""
         self._update(key, lambda m: replace(m, out_of_memory_bytes=max(m.out_of_memory_bytes, limit_bytes)))
+
+    def saw_too_little_on_cards(self, key: LedgerKey, *, kept_bytes: int) -> None:
+        """Note that so much of cards, as if it all lay on one of them, was too little."""
+        self._update(key, lambda m: replace(m, gpu_out_of_memory_bytes=max(m.gpu_out_of_memory_bytes, kept_bytes)))
 
     def flush(self) -> int:
         """

@@ -111,3 +111,42 @@ def test_a_measurement_that_creeps_keeps_its_figure(anon_bytes: int) -> None:
 
     assert 0 == footprint.total_bytes % STEP_BYTES
     assert footprint.total_bytes < WEIGHTS_BYTES + anon_bytes + MARGIN_BYTES + STEP_BYTES
+
+
+ON_CARDS = replace(ESTIMATE, gpu_bytes=2000 * MIB, gpu_each_bytes=300 * MIB)
+
+
+def on_cards(**measured: int) -> tuple[int, FootprintSource]:
+    """Return what is charged of cards, and where that came from."""
+    found = resolve(ON_CARDS, measured=Measured(**measured), context_tokens=4096)
+    return found.gpu_bytes // MIB, found.source
+
+
+def test_more_on_cards_than_expected_is_charged_at_once() -> None:
+    """Whatever was asked of it, it was there; and the box's memory keeps its own figure."""
+    found = resolve(ON_CARDS, measured=Measured(gpu_bytes=2400 * MIB), context_tokens=4096)
+
+    assert (2432, FootprintSource.MEASURED) == (found.gpu_bytes // MIB, found.source)
+    assert ESTIMATE.total_bytes == found.total_bytes
+
+
+def test_less_on_cards_is_believed_when_enough_was_asked_of_it() -> None:
+    """As with the box's memory, buffers that nobody has used yet do not show."""
+    assert [(2000, FootprintSource.ESTIMATE), (1232, FootprintSource.MEASURED)] == [
+        on_cards(gpu_bytes=1200 * MIB, longest_tokens=tokens) for tokens in (100, 2048)
+    ]
+
+
+def test_a_card_that_had_too_little_gets_a_quarter_more() -> None:
+    """Than what was kept for it when it said so."""
+    assert (2512, FootprintSource.MEASURED) == on_cards(gpu_out_of_memory_bytes=2000 * MIB)
+
+
+def test_a_little_less_on_cards_changes_nothing() -> None:
+    """Another figure would make the container again."""
+    assert (2000, FootprintSource.ESTIMATE) == on_cards(gpu_bytes=1900 * MIB, longest_tokens=4096)
+
+
+def test_what_nobody_could_see_on_cards_stays_an_estimate() -> None:
+    """It is not nothing."""
+    assert (2000, FootprintSource.MEASURED) == on_cards(anon_bytes=900 * MIB, longest_tokens=4096)

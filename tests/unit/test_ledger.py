@@ -157,3 +157,32 @@ def test_what_a_model_has_served_is_no_news_and_its_memory_is(database: Database
     ledger.saw_memory(KEY, anon_bytes=100, mapped_bytes=5)
 
     assert (True, False, True, False) == (first, like_the_last, ledger.take_news(), ledger.take_news())
+
+
+def test_memory_of_cards_is_kept_and_is_news(database: Database) -> None:
+    """Its maximum, and the most that was too little; both survive the next start."""
+    ledger = Ledger(database)
+    for gpu_bytes in (100, 70):
+        ledger.saw_memory(KEY, anon_bytes=1, mapped_bytes=1, gpu_bytes=gpu_bytes)
+    seen = ledger.take_news()
+    for kept_bytes in (50, 40):
+        ledger.saw_too_little_on_cards(KEY, kept_bytes=kept_bytes)
+    ledger.flush()
+
+    assert (True, True) == (seen, ledger.take_news())
+    assert Measured(anon_bytes=1, mapped_bytes=1, gpu_bytes=100, gpu_out_of_memory_bytes=50) == Ledger(database).find(KEY)
+
+
+def test_an_older_program_goes_on_with_what_a_newer_one_has_written(tmp_path: Path) -> None:
+    """It writes rows without the columns it does not know, and reads its own."""
+    database = open_database(tmp_path / "state.db")
+    database.write(
+        "INSERT OR REPLACE INTO measured (engine, image, digest, context_tokens, parallel, device, options, anon_bytes, "
+        "mapped_bytes, longest_tokens, out_of_memory_bytes, load_s, load_worst_s, tokens_per_s, loads, requests) "
+        "VALUES ('e', 'i', 'd', 1, 1, 'cpu', '', 5, 0, 0, 0, 0, 0, 0, 0, 0)"
+    )
+
+    (found,) = Ledger(database).all().values()
+    database.close()
+
+    assert Measured(anon_bytes=5) == found
