@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
+from controller.device import Device
+from controller.spec import Footprint, FootprintSource, Spread
 from controller.units import MIB
 
 CARD_CONTEXT_BYTES: Final = 512 * MIB
@@ -12,6 +14,8 @@ UNIFIED_CONTEXT_BYTES: Final = 320 * MIB
 """The same on a Jetson, where all of it is the box's memory."""
 HOST_BYTES: Final = 192 * MIB
 """What the driver and CUDA's libraries take of the box's memory beside that, in each process."""
+WHOLE: Final = Spread()
+"""On one card, or nowhere."""
 MOST_CARDS: Final = 8
 """Over more cards than this nothing is split."""
 
@@ -25,6 +29,32 @@ ENVIRONMENT: Final[Mapping[str, str]] = MappingProxyType(
         "CUDA_CACHE_MAXSIZE": str(32 * MIB),
     }
 )
+
+
+def footprint(device: Device, *, here_bytes: int, there_bytes: int, spread: Spread = WHOLE, each_bytes: int = 0) -> Footprint:
+    """
+    Lay a process out over the box's memory and a GPU's, with the driver's part: nothing of it is a page of a file.
+
+    Args:
+        device: whose GPU is a card, or shares the box's memory.
+        here_bytes: what the process takes of the box's memory.
+        there_bytes: what it computes with on the GPU.
+        spread: over how many cards it can be split.
+        each_bytes: the part of *there_bytes* that each further card has once more.
+
+    """
+    if device.unified:
+        total_bytes = here_bytes + there_bytes + UNIFIED_CONTEXT_BYTES
+        return Footprint(total_bytes=total_bytes, weights_bytes=0, private_bytes=total_bytes, source=FootprintSource.ESTIMATE)
+    return Footprint(
+        total_bytes=here_bytes,
+        weights_bytes=0,
+        private_bytes=here_bytes,
+        source=FootprintSource.ESTIMATE,
+        gpu_bytes=there_bytes + CARD_CONTEXT_BYTES,
+        gpu_each_bytes=each_bytes + CARD_CONTEXT_BYTES,
+        spread=spread,
+    )
 
 
 def shares(parts_bytes: tuple[int, ...]) -> tuple[int, ...]:

@@ -7,12 +7,12 @@ and on nobody's measurement.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from controller.device import Device
+from controller.engines import gpus
 from controller.engines.base import WeightsHeader
-from controller.engines.gpus import CARD_CONTEXT_BYTES, HOST_BYTES, MOST_CARDS, UNIFIED_CONTEXT_BYTES
 from controller.spec import Footprint, FootprintSource, Spread
 from controller.units import MIB
 
@@ -98,7 +98,12 @@ def on_processors(header: WeightsHeader, load: Load) -> Footprint:
     private_bytes = int(computed_bytes * (1 + MARGIN) + SLACK_BYTES + header.weights_bytes * PAGE_TABLE_SHARE)
     if load.repack:
         private_bytes += header.weights_bytes
-    return _footprint(private_bytes, mapped_bytes=header.weights_bytes)
+    return Footprint(
+        total_bytes=header.weights_bytes + private_bytes,
+        weights_bytes=header.weights_bytes,
+        private_bytes=private_bytes,
+        source=FootprintSource.ESTIMATE,
+    )
 
 
 def on_gpu(header: WeightsHeader, load: Load, device: Device) -> Footprint:
@@ -110,39 +115,22 @@ def on_gpu(header: WeightsHeader, load: Load, device: Device) -> Footprint:
     yet, and afterwards no staging buffer, so the larger of the two counts.
     """
     share = min(1.0, load.gpu_layers / (header.layers + 1))
-    there = share * (header.weights_bytes + _kv_bytes(header, load) * (1 + MARGIN))
+    weights_bytes, kv_bytes = share * header.weights_bytes, share * _kv_bytes(header, load) * (1 + MARGIN)
     each_bytes = int(_gpu_compute_bytes(header, load) * (1 + MARGIN))
-    left_bytes = (1 - share) * header.weights_bytes
     here = _process_bytes(header) + _output_bytes(header, load) + (1 - share) * _kv_bytes(header, load)
     here += _compute_bytes(header, load) if share < 1 else 0
-    here_bytes = int(here * (1 + MARGIN) + SLACK_BYTES + HOST_BYTES + left_bytes + _embedding_bytes(header))
+    left_bytes = header.weights_bytes - weights_bytes
+    here_bytes = int(here * (1 + MARGIN) + SLACK_BYTES + gpus.HOST_BYTES + left_bytes + _embedding_bytes(header))
     staging_bytes = STAGING_BYTES[load.gpu_load]
+    if device.unified:
+        there_bytes = int(weights_bytes + max(kv_bytes + each_bytes, staging_bytes))
+    else:
+        here_bytes, there_bytes = here_bytes + staging_bytes, int(weights_bytes + kv_bytes) + each_bytes
+    spread = Spread(counts=tuple(range(2, gpus.MOST_CARDS + 1)))
+    found = gpus.footprint(device, here_bytes=here_bytes, there_bytes=there_bytes, each_bytes=each_bytes, spread=spread)
     # What comes through the page cache is charged to the worker, and must have room there, or it is read twice.
     mapped_bytes = header.weights_bytes if load.gpu_load == "cached" else 0
-    if device.unified:
-        later_bytes = int(share * _kv_bytes(header, load) * (1 + MARGIN)) + each_bytes
-        gpu_bytes = int(share * header.weights_bytes) + max(later_bytes, staging_bytes) + UNIFIED_CONTEXT_BYTES
-        return _footprint(here_bytes + gpu_bytes, mapped_bytes=mapped_bytes)
-    each_bytes += CARD_CONTEXT_BYTES
-    found = _footprint(here_bytes + staging_bytes, mapped_bytes=mapped_bytes)
-    return Footprint(
-        total_bytes=found.total_bytes,
-        weights_bytes=found.weights_bytes,
-        private_bytes=found.private_bytes,
-        source=found.source,
-        gpu_bytes=int(there) + each_bytes,
-        gpu_each_bytes=each_bytes,
-        spread=Spread(counts=tuple(range(2, MOST_CARDS + 1))),
-    )
-
-
-def _footprint(private_bytes: int, *, mapped_bytes: int) -> Footprint:
-    return Footprint(
-        total_bytes=mapped_bytes + private_bytes,
-        weights_bytes=mapped_bytes,
-        private_bytes=private_bytes,
-        source=FootprintSource.ESTIMATE,
-    )
+    return replace(found, total_bytes=found.total_bytes + mapped_bytes, weights_bytes=mapped_bytes)
 
 
 def _kv_bytes(header: WeightsHeader, load: Load) -> float:

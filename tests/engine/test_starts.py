@@ -35,7 +35,9 @@ def described(place: Place) -> tuple[ModelSpec, WorkerSpec]:
         context_tokens=256,
         tier=Tier.MEDIUM,
         api_paths=frozenset({ApiPath.COMPLETIONS}),
-        footprint=Footprint(total_bytes=GIB // 2, weights_bytes=0, private_bytes=0, source=FootprintSource.OVERRIDE),
+        footprint=Footprint(
+            total_bytes=GIB // 2, weights_bytes=GIB // 4, private_bytes=GIB // 4, source=FootprintSource.OVERRIDE
+        ),
     )
     folder = Path(spec.folder)
     folder.mkdir(parents=True)

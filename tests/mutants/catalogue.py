@@ -716,10 +716,8 @@ MUTANTS = (
         "return bool(device.gpus) and option",
     ),
     Mutant("no layers are all layers", "engines/llama_cpp", '"gpu_layers") > 0', '"gpu_layers") >= 0'),
-    Mutant(
-        "the driver's context is forgotten on cards", "engines/llama_sizes", "each_bytes += CARD_CONTEXT_BYTES", "each_bytes += 0"
-    ),
-    Mutant("the driver's context is forgotten on a Jetson", "engines/llama_sizes", " + UNIFIED_CONTEXT_BYTES", ""),
+    Mutant("the driver's context is forgotten on cards", "engines/gpus", "there_bytes + CARD_CONTEXT_BYTES", "there_bytes"),
+    Mutant("the driver's context is forgotten on a Jetson", "engines/gpus", " + UNIFIED_CONTEXT_BYTES", ""),
     Mutant("embeddings are on the card", "engines/llama_sizes", " + left_bytes + _embedding_bytes(header)", " + left_bytes"),
     Mutant(
         "pages on the way to a GPU are nobody's",
@@ -727,7 +725,12 @@ MUTANTS = (
         'if load.gpu_load == "cached" else 0',
         'if load.gpu_load == "none" else 0',
     ),
-    Mutant("what stays behind is on the card", "engines/llama_sizes", "there = share * (", "there = 1 * ("),
+    Mutant(
+        "what stays behind is on the card",
+        "engines/llama_sizes",
+        "    weights_bytes, kv_bytes = share * header.weights_bytes,",
+        "    weights_bytes, kv_bytes = header.weights_bytes,",
+    ),
     Mutant("a matrix of scores is free", "engines/llama_sizes", " + scores_bytes", ""),
     Mutant("cards take equal shares", "engines/gpus", "round(100 * part / total_bytes)", "round(100 / len(parts_bytes))"),
 )

@@ -26,7 +26,7 @@ TESTS: Final = (
     "readahead",
     "charges",
     "engines",
-    "llama_cuda",
+    "engines_on_gpus",
     "reconcile",
     "forecast",
     "whole_loop_machine",

@@ -19,10 +19,11 @@ IMAGE = Path(__file__).parents[2] / "images" / "transformers"
 sys.path.insert(0, str(IMAGE))
 
 from tests.waiting import until  # noqa: E402
-from worker import arguments, folder, sse  # noqa: E402
+from worker import arguments, devices, folder, sse  # noqa: E402
 from worker.app import Service, build  # noqa: E402
 from worker.arguments import Api, Arguments  # noqa: E402
 from worker.detokenizer import Detokenizer  # noqa: E402
+from worker.devices import Device  # noqa: E402
 from worker.errors import LoadError, RequestError  # noqa: E402
 from worker.prompts import Prompts  # noqa: E402
 from worker.runner import Runner  # noqa: E402
@@ -723,3 +724,46 @@ def test_a_socket_path_is_made_anew(tmp_path: Path) -> None:
 
     with _listen(path):
         assert path.is_socket()
+
+
+# --- what computes
+
+
+LEAST = ("--socket", "/s", "--model", "/m", "--model-name", "m", "--context-tokens", "16")
+
+
+def test_the_processors_compute_unless_a_gpu_is_asked_for() -> None:
+    """Whether there is a GPU does not matter: what computes is said."""
+    assert (Device.CPU, Device.CUDA) == tuple(arguments.parse([*LEAST, *more]).device for more in ((), ("--device", "cuda")))
+    with pytest.raises(SystemExit):
+        arguments.parse([*LEAST, "--device", "tpu"])
+
+
+@pytest.mark.parametrize(
+    ("built_for", "said"), [(None, "use the image made for CUDA"), ("13.0", "built for CUDA 13.0, sees none")]
+)
+def test_a_gpu_that_is_not_there_is_an_error(built_for: str | None, said: str) -> None:
+    """It is told apart whether the image or the container lacks it; the processors do not stand in."""
+    with pytest.raises(LoadError, match=said):
+        devices.check(Device.CUDA, gpus=0, built_for=built_for)
+    devices.check(Device.CUDA, gpus=1, built_for="13.0")
+    devices.check(Device.CPU, gpus=0, built_for=built_for)
+
+
+@pytest.mark.parametrize(
+    ("config", "capability", "expected"),
+    [
+        ({"dtype": "bfloat16"}, None, "auto"),
+        ({"dtype": "bfloat16"}, (8, 7), "auto"),
+        ({"dtype": "bfloat16"}, (7, 5), "float16"),
+        ({"torch_dtype": "bfloat16"}, (7, 5), "float16"),
+        ({"text_config": {"torch_dtype": "bfloat16"}}, (7, 5), "float16"),
+        ({"text_config": None, "dtype": "float32"}, (7, 5), "auto"),
+        ({"dtype": "float16"}, (7, 5), "auto"),
+    ],
+)
+def test_an_old_card_computes_with_what_it_has(
+    config: Mapping[str, object], capability: tuple[int, int] | None, expected: str
+) -> None:
+    """A card without such 16-bit floats gets the others; everything else is kept as it is stored."""
+    assert expected == devices.precision(config, capability=capability)

@@ -2,6 +2,7 @@
 A server for one Hugging Face checkpoint on a Unix socket, with OpenAI's paths.
 
     arguments, errors               what the command line says; every refusal
+    devices                         what computes, and in which precision
     folder, prompts                 is this folder safe and whole; a conversation as one prompt
     schemas, replies, sse           what callers send; what they get; how a stream is framed
     stops, detokenizer              text out of tokens, and where it must end

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from worker.devices import Device
+
 
 class Api(enum.StrEnum):
     """What a model can be asked."""
@@ -31,6 +33,7 @@ class Arguments:
         parallel: how many answers are worked on at once; more wait.
         threads: threads torch computes with.
         apis: the paths to serve.
+        device: what computes.
 
     """
 
@@ -41,6 +44,7 @@ class Arguments:
     parallel: int
     threads: int
     apis: frozenset[Api]
+    device: Device = Device.CPU
 
 
 def parse(argv: Sequence[str]) -> Arguments:
@@ -53,6 +57,7 @@ def parse(argv: Sequence[str]) -> Arguments:
     parser.add_argument("--parallel", type=_positive, default=1)
     parser.add_argument("--threads", type=_positive, default=1)
     parser.add_argument("--api", type=_apis, default=frozenset(Api), help="some of chat,completions,embeddings")
+    parser.add_argument("--device", type=Device, choices=tuple(Device), default=Device.CPU, help="what computes")
     read = parser.parse_args(argv)
     return Arguments(
         socket=read.socket,
@@ -62,6 +67,7 @@ def parse(argv: Sequence[str]) -> Arguments:
         parallel=read.parallel,
         threads=read.threads,
         apis=read.api,
+        device=read.device,
     )
 
 

@@ -4,6 +4,8 @@ Loading a checkpoint, offline and from safetensors alone.
 Imported by the loading thread alone: torch and transformers come with it, and their import is most of the time a start takes.
 """
 
+import contextlib
+import gc
 import json
 import os
 from pathlib import Path
@@ -12,8 +14,9 @@ from typing import Any, Final
 import torch
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
-from worker import folder
+from worker import devices, folder
 from worker.arguments import Api, Arguments
+from worker.devices import Device
 from worker.errors import LoadError
 from worker.model import Embedder, Pooling, TorchModel
 from worker.prompts import Prompts, Tokenizer
@@ -36,9 +39,13 @@ def load(arguments: Arguments, config: dict[str, Any]) -> Served:
         raise LoadError(f"a {', '.join(map(str, names))} continues no text: serve it with --api embeddings")
     torch.set_num_threads(arguments.threads)
     torch.set_num_interop_threads(int(os.environ.get("WINDLASS_INTEROP_THREADS", "1")))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = arguments.device
+    if device is Device.CUDA:
+        devices.check(device, gpus=torch.cuda.device_count(), built_for=torch.version.cuda)
+    dtype = devices.precision(config, capability=torch.cuda.get_device_capability() if device is Device.CUDA else None)
     try:
-        tokenizer, model = _tokenizer(arguments.model), _model(arguments.model, generative=generative, device=device)
+        tokenizer = _tokenizer(arguments.model)
+        model = _model(arguments.model, generative=generative, device=device, dtype=dtype)
     except Exception as exc:
         # Whatever a foreign checkpoint makes the library raise means one thing here: this folder cannot be served.
         raise LoadError(f"transformers cannot load this checkpoint: {type(exc).__name__}: {exc}") from exc
@@ -54,7 +61,7 @@ def load(arguments: Arguments, config: dict[str, Any]) -> Served:
         defaults={
             key: generation[key] for key in ("temperature", "top_p", "top_k") if isinstance(generation.get(key), int | float)
         },
-        device=device,
+        device=device.value,
     )
 
 
@@ -63,12 +70,26 @@ def _tokenizer(path: Path) -> Tokenizer:
     return tokenizer
 
 
-def _model(path: Path, *, generative: bool, device: str) -> torch.nn.Module:
+def _model(path: Path, *, generative: bool, device: Device, dtype: str) -> torch.nn.Module:
     kind = AutoModelForCausalLM if generative else AutoModel
     model = kind.from_pretrained(
-        path, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype="auto", low_cpu_mem_usage=True
+        path, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=dtype, low_cpu_mem_usage=True
     )
-    return model.eval().to(device)
+    model = model.eval()
+    if device is Device.CPU:
+        return model
+    # Weight by weight, each from the mapped file; then nothing here maps it any more.
+    model = model.to(device.value)
+    gc.collect()
+    _forget_pages(path)
+    return model
+
+
+def _forget_pages(path: Path) -> None:
+    """Let the file's pages go: the GPU has its copy, and on a Jetson they would lie in the same memory. Mapped ones stay."""
+    for file in path.glob("*.safetensors"):
+        with contextlib.suppress(OSError), file.open("rb") as opened:
+            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _generation(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""llama.cpp on GPUs: what its server is told, what it needs, and that a box without a GPU notices nothing."""
+"""The first two engines on GPUs: what their servers are told and need, and that a box without a GPU notices nothing."""
 
 import itertools
 from dataclasses import replace
@@ -16,7 +16,7 @@ from tests.devices import NAMES, recorded
 from tests.unit.test_engines import header, model, site
 
 WITH_GPU = ("orin-nano-jp6.2.2", "orin-nano-jp7.2", "agx-thor-jp7.2", "discrete-1", "discrete-2")
-LLAMA = engines.find("llama-cpp")
+LLAMA, TORCH = engines.find("llama-cpp"), engines.find("transformers")
 
 
 def device(name: str) -> Device:
@@ -40,8 +40,12 @@ def test_a_box_whose_gpu_no_container_can_use_is_a_box_without(name: str) -> Non
     """Neither the container nor the estimate is another than on a box that has no GPU at all."""
     plain, here = site(), replace(site(), device=device(name))
 
-    assert LLAMA.worker(model(), plain) == LLAMA.worker(model(), here)
-    assert estimate(NO_GPU) == estimate(device(name))
+    for engine in (LLAMA, TORCH):
+        assert engine.worker(model(), plain) == engine.worker(model(), here)
+        alone, there = (
+            engine.estimate(header(), context_tokens=2048, parallel=1, device=where) for where in (NO_GPU, here.device)
+        )
+        assert alone == there
 
 
 @pytest.mark.parametrize("name", WITH_GPU)
@@ -188,3 +192,32 @@ def test_the_embedding_of_a_whole_input_is_one_batch_on_a_gpu_too() -> None:
     worker = LLAMA.worker(model(api_paths=frozenset({ApiPath.EMBEDDINGS})), replace(site(), device=device("orin-nano-jp7.2")))
 
     assert "2000" == dict(itertools.pairwise(worker.argv))["--ubatch-size"]
+
+
+@pytest.mark.parametrize("name", WITH_GPU)
+def test_the_transformers_worker_is_told_of_the_gpu(name: str) -> None:
+    """It asks for the same GPU, and says that it is to be used."""
+    here = device(name)
+    cards = () if here.unified else (OnCard(1, GIB),)
+
+    worker = TORCH.worker(model(engine="transformers", cards=cards), replace(site(), device=here))
+
+    assert ("--device", "cuda") == worker.argv[-2:]
+    assert (here.requests((1,) if cards else ()), here.gpu_groups) == (worker.devices, worker.groups)
+    assert "PCI_BUS_ID" == worker.env["CUDA_DEVICE_ORDER"]
+
+
+@pytest.mark.parametrize("embeddings", [False, True])
+def test_torch_takes_as_much_with_a_gpu_as_without_and_the_libraries(embeddings: bool) -> None:
+    """Weights and whatever is computed move to the card; the process stays, grows by CUDA's libraries, and maps no weights."""
+    processors, card, unified = (
+        TORCH.estimate(header(embeddings=embeddings), context_tokens=2048, parallel=2, device=where)
+        for where in (NO_GPU, device("discrete-1"), device("orin-nano-jp7.2"))
+    )
+    libraries_bytes = int(600 * MIB * 1.1)
+
+    assert processors.total_bytes + libraries_bytes + 512 * MIB == pytest.approx(card.total_bytes + card.gpu_bytes, abs=4)
+    assert card.total_bytes + card.gpu_bytes - 512 * MIB + 320 * MIB == pytest.approx(unified.total_bytes, abs=4)
+    assert (0, 0, 0) == (card.weights_bytes, unified.weights_bytes, unified.gpu_bytes)
+    assert (Spread(), Spread()) == (card.spread, unified.spread)
+    assert card.gpu_bytes > header().weights_bytes + 512 * MIB
