@@ -125,14 +125,45 @@ def check(config: Config = None, *, as_json: AsJson = False) -> None:
     from controller.ops.check.rules import findings as judge  # noqa: PLC0415
     from controller.ops.check.values import Severity  # noqa: PLC0415
 
-    findings = judge(survey.survey(_environment(), config=config))
+    facts = survey.survey(_environment(), config=config)
+    findings = judge(facts)
     failed = any(finding.severity is Severity.ERROR for finding in findings)
     if as_json:
         _print_json({"ok": not failed, "findings": [finding.as_json() for finding in findings]})
     else:
         from controller.ops import tables  # noqa: PLC0415
 
-        _print(tables.findings_lines(findings))
+        _print([tables.device_line(facts.device), *tables.findings_lines(findings)])
+    if failed:
+        raise typer.Exit(EXIT_FAILED)
+
+
+@app.command(rich_help_panel="On the box")
+def doctor(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Only these.", show_default=False)] = None,
+    config: Config = None,
+    *,
+    fix: Annotated[bool, typer.Option("--fix", help="Do it; without this nothing is changed.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what could be done about what `check` finds, or do what is safe of it. Exits with 1 if something failed."""
+    from controller.ops import doctor as doctors  # noqa: PLC0415
+    from controller.ops import survey  # noqa: PLC0415
+    from controller.ops.check.rules import findings as judge  # noqa: PLC0415
+    from controller.probes.system import LocalSystem  # noqa: PLC0415
+
+    if fix and not doctors.is_root():
+        raise typer.BadParameter("changing the system needs root: sudo windlass doctor --fix", param_hint="--fix")
+    deeds = doctors.plan(judge(survey.survey(_environment(), config=config)), names or ())
+    if fix:
+        deeds = tuple(doctors.treat(deed, system=LocalSystem(), hands=doctors.LocalHands()) for deed in deeds)
+    failed = any(deed.state is doctors.State.FAILED for deed in deeds)
+    if as_json:
+        _print_json({"ok": not failed, "changed": fix, "remedies": [deed.as_json() for deed in deeds]})
+    else:
+        from controller.ops.doctor_lines import deed_lines  # noqa: PLC0415
+
+        _print(deed_lines(deeds))
     if failed:
         raise typer.Exit(EXIT_FAILED)
 

@@ -19,8 +19,11 @@ from controller.ops import control
 from controller.ops.check.network import split_listen
 from controller.ops.check.values import Access, EngineFacts, Facts, Port
 from controller.ops.client import Api
+from controller.probes.condition import read_condition
+from controller.probes.device import read_device
 from controller.probes.host import nearest_existing, read_disk
 from controller.probes.memory import read_memory
+from controller.probes.system import LocalSystem
 from controller.spec import ModelSpec
 from controller.store.catalog import Scanner
 
@@ -35,6 +38,8 @@ def survey(environ: Mapping[str, str], *, config: Path | None) -> Facts:
     """Look at everything. What cannot be looked at is a fact, too."""
     settings, problems = _settings(environ, config)
     models, folder_problems, engine_problems = _models(settings)
+    engine = _engine(environ, settings, {model.engine for model in models})
+    system = LocalSystem()
     return Facts(
         config_problems=(*problems, *engine_problems),
         settings=settings,
@@ -42,11 +47,13 @@ def survey(environ: Mapping[str, str], *, config: Path | None) -> Facts:
         home=read_access(settings.home),
         run=read_access(settings.run),
         disk=read_disk(settings.home),
-        engine=_engine(environ, settings, {model.engine for model in models}),
+        engine=engine,
         port=read_port(settings.gateway.listen),
         key_count=_key_count(settings),
         models=models,
         folder_problems=folder_problems,
+        device=read_device(system, engine.info),
+        condition=read_condition(system, cdi_folders=engine.info.cdi_folders if engine.info else ()),
     )
 
 

@@ -6,8 +6,9 @@ from typing import Final
 from rich.markup import escape
 from rich.table import Table
 
+from controller.device import Device, GpuAccess
 from controller.ops import building
-from controller.ops.check.values import Finding
+from controller.ops.check.values import Finding, Severity
 from controller.ops.shapes import (
     BuildRow,
     Changed,
@@ -40,6 +41,18 @@ _COLORS: Final[Mapping[str, str]] = {
     "failing": "red",
     "failed": "red",
     "error": "red",
+    "note": "cyan",
+    "planned": "yellow",
+    "asks": "cyan",
+    "done": "green",
+    "already": "green",
+}
+
+_ACCESS: Final[Mapping[GpuAccess, str]] = {
+    GpuAccess.NONE: "out of reach of containers",
+    GpuAccess.RUNTIME: "for containers by NVIDIA's runtime",
+    GpuAccess.CDI: "for containers by CDI",
+    GpuAccess.REQUEST: "for containers by the engine's own request",
 }
 
 _NOTHING: Final = "-"
@@ -211,8 +224,21 @@ def findings_lines(findings: Sequence[Finding]) -> list[str]:
     for finding in findings:
         lines.append(f"{colored(finding.severity.value)}: {escape(finding.subject)}: {escape(finding.text)}")
         lines.extend(f"    {escape(line)}" for line in finding.fix.splitlines())
-    counts = _counts(finding.severity.value for finding in findings)
-    return [*lines, "", f"found {counts}"]
+    numbers = {one: sum(finding.severity is one for finding in findings) for one in Severity}
+    counts = ", ".join(f"{number} {one.value}{'s' if number > 1 else ''}" for one, number in numbers.items() if number)
+    names = dict.fromkeys(finding.remedy.name for finding in findings if finding.remedy)
+    cured = [f"`windlass doctor` shows what it would do about {', '.join(names)}"] if names else []
+    return [*lines, "", f"found {counts}", *cured]
+
+
+def device_line(device: Device) -> str:
+    """Say in one line what the box is."""
+    release = f"JetPack {device.jetpack or 'unknown'} (L4T {device.l4t})" if device.l4t else ""
+    driver = f"driver {device.driver} (CUDA {device.cuda})" if device.driver else ""
+    gpus = ", ".join(f"{gpu.name} ({format_bytes(gpu.memory_bytes)})" if gpu.memory_bytes else gpu.name for gpu in device.gpus)
+    access = f"GPU {gpus}, {_ACCESS[device.access]}" if gpus else "no GPU"
+    what = (device.board or device.architecture or "unknown", release, driver, access)
+    return f"box      {escape(', '.join(part for part in what if part))}"
 
 
 def _table(*headings: str) -> Table:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Final
 
+from controller.probes.system import LocalSystem, System
+
 _ROOT: Final = Path("/")
 _PARTITION: Final = re.compile(r"(?P<disk>(?:mmcblk|nvme\d+n|loop|md|nbd)\d+)p\d+|(?P<letters>[a-z]+)\d+")
 
@@ -66,23 +68,23 @@ def _exists(path: Path) -> bool:
 
 def _kind_of_device(device: int, *, root: Path) -> DiskKind:
     link = root / f"sys/dev/block/{os.major(device)}:{os.minor(device)}"
-    return read_disk_kind(link.resolve().name, root=root) if link.exists() else DiskKind.UNKNOWN
+    return read_disk_kind(link.resolve().name, LocalSystem([root])) if link.exists() else DiskKind.UNKNOWN
 
 
-def read_disk_kind(name: str, *, root: Path = _ROOT) -> DiskKind:
+def read_disk_kind(name: str, system: System) -> DiskKind:
     """Tell what kind of disk the block device *name* is on; a partition counts as its disk, a mapping as what it maps."""
-    block = root / "sys/class/block"
-    below = sorted((block / name / "slaves").glob("*"))
+    block = "/sys/class/block"
+    below = system.names(f"{block}/{name}/slaves")
     if below:  # LVM, LUKS, RAID: the slowest part is what will be felt, but one is enough to know
-        return read_disk_kind(below[0].name, root=root)
+        return read_disk_kind(below[0], system)
     disk = _disk_of(name)
     if disk.startswith("mmcblk"):
-        return DiskKind.SD_CARD if _read(block / disk / "device/type") == "SD" else DiskKind.EMMC
+        return DiskKind.SD_CARD if _read(system, f"{block}/{disk}/device/type") == "SD" else DiskKind.EMMC
     if disk.startswith("nvme"):
         return DiskKind.NVME
     if disk.startswith(("vd", "xvd")):
         return DiskKind.VIRTUAL
-    return {"1": DiskKind.ROTATING, "0": DiskKind.SSD}.get(_read(block / disk / "queue/rotational"), DiskKind.UNKNOWN)
+    return {"1": DiskKind.ROTATING, "0": DiskKind.SSD}.get(_read(system, f"{block}/{disk}/queue/rotational"), DiskKind.UNKNOWN)
 
 
 def _disk_of(name: str) -> str:
@@ -90,8 +92,5 @@ def _disk_of(name: str) -> str:
     return (match["disk"] or match["letters"]) if match else name
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return ""
+def _read(system: System, path: str) -> str:
+    return (system.read(path) or "").strip()

@@ -229,7 +229,7 @@ def test_a_finding_is_json_for_programs() -> None:
     """Four texts, under names that stay."""
     finding = Finding(severity=Severity.ERROR, subject="disk", text="full", fix="rm")
 
-    assert finding.as_json() == {"severity": "error", "subject": "disk", "text": "full", "fix": "rm"}
+    assert finding.as_json() == {"severity": "error", "subject": "disk", "text": "full", "fix": "rm", "remedy": None}
 
 
 @pytest.mark.parametrize(

@@ -664,6 +664,30 @@ def test_without_a_controller_keys_cannot_be_made(run: Run, monkeypatch: pytest.
     assert f"no controller answers at {tmp_path}/controller.sock" in err
 
 
+def test_doctor_says_when_there_is_nothing_to_do(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """In a line for people, and as an empty list for programs; a name that nothing has is an error of the command line."""
+    monkeypatch.setenv("WINDLASS_HOME", str(tmp_path))
+    monkeypatch.setenv("WINDLASS_RUN", str(tmp_path))
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
+    code, out, _ = run("doctor")
+    body = json.loads(run("doctor", "--json")[1])
+    unknown, _, err = run("doctor", "nonsense")
+
+    assert (0, cli.EXIT_USAGE) == (code, unknown)
+    assert "could be acted on" in out
+    assert {"ok": True, "changed": False, "remedies": []} == body
+    assert "nonsense" in err
+
+
+def test_doctor_changes_nothing_without_root(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says what to type instead, before it looks at anything."""
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    code, _, err = run("doctor", "--fix")
+
+    assert cli.EXIT_USAGE == code
+    assert "sudo windlass doctor --fix" in " ".join(err.replace("│", " ").split())
+
+
 def test_check_lists_findings_and_fails_on_errors(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Each with its fix; for programs with their severities."""
     monkeypatch.setenv("WINDLASS_HOME", str(tmp_path))

@@ -137,6 +137,20 @@ def test_it_comes_back_when_it_was_cool_for_long() -> None:
     assert [1.0, 0.25, 0.25, 0.25, 0.25, 0.25, 0.25, LITTLE, LITTLE, 1.0] == factors(*looks)
 
 
+def test_a_cool_moment_of_a_slow_box_begins_the_count_anew() -> None:
+    """A box that is slow already becomes slower only by what lasts, as one at full speed does."""
+    looks = (
+        (0.0, MUCH),
+        (FALL_S, MUCH),
+        (FALL_S + 1.0, 0.25),
+        (FALL_S + 3.0, None),
+        (FALL_S + 5.0, 0.25),
+        (2 * FALL_S + 2.0, 0.25),
+    )
+
+    assert [1.0, MUCH, MUCH, MUCH, MUCH, MUCH] == factors(*looks)
+
+
 @given(st.lists(st.tuples(st.floats(0.1, 20.0), st.sampled_from([None, 0.3, 0.5, 0.8])), max_size=60))
 def test_it_never_changes_twice_within_a_moment(looks: list[tuple[float, float | None]]) -> None:
     """Whatever it sees, a fall needs `FALL_S` since the last change, and a rise `RISE_S`."""

@@ -9,6 +9,7 @@ import pytest
 
 from controller.probes.host import DiskKind, nearest_existing, read_cpu_count, read_disk, read_disk_kind
 from controller.probes.memory import read_memory, read_supply
+from controller.probes.system import LocalSystem
 from controller.probes.thermal import Rail, ThermalReading, Zone, read_thermal
 
 PRESSURE = """some avg10=1.53 avg60=0.87 avg300=0.23 total=6023
@@ -149,7 +150,7 @@ def test_a_disk_is_known_by_its_block_device(name: str, files: dict[str, str], k
     for path, text in files.items():
         write(tmp_path / "sys/class/block" / path, text)
 
-    assert read_disk_kind(name, root=tmp_path) is kind
+    assert read_disk_kind(name, LocalSystem([tmp_path])) is kind
 
 
 def test_the_disk_of_a_folder_that_does_not_exist_yet_is_that_of_its_parent(tmp_path: Path) -> None:

@@ -4,13 +4,14 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from controller.ops.check.values import EngineFacts, Finding, error, warning
+from controller.ops.check.values import EngineFacts, Facts, Finding, error, warning
 
 OLDEST_ENGINE: Final = (20, 10)
 
 
-def engine(engine: EngineFacts) -> Iterable[Finding]:
+def engine(facts: Facts) -> Iterable[Finding]:
     """Judge the container engine."""
+    engine = facts.engine
     if engine.info is None:
         yield error(
             "engine",
@@ -29,8 +30,7 @@ def engine(engine: EngineFacts) -> Iterable[Finding]:
         yield error(
             "memory limits",
             "the kernel does not enforce memory limits of containers, so one model could take the whole box",
-            "add `cgroup_enable=memory swapaccount=1` to the kernel's command line "
-            "(/boot/firmware/cmdline.txt, /boot/extlinux/extlinux.conf or /etc/default/grub) and reboot",
+            f"{_let_limit(facts)}, and reboot",
         )
     elif not engine.info.swap_limits:
         yield warning(
@@ -45,6 +45,17 @@ def engine(engine: EngineFacts) -> Iterable[Finding]:
             "the storage driver vfs copies a whole image for every container",
             'set {"storage-driver": "overlay2"} in /etc/docker/daemon.json and restart the engine',
         )
+
+
+def _let_limit(facts: Facts) -> str:
+    """Say what to change on the kernel's command line."""
+    file = (
+        "/boot/extlinux/extlinux.conf" if facts.device.is_jetson else "/etc/default/grub, or /boot/firmware/cmdline.txt on a Pi"
+    )
+    off = [word for word in facts.condition.kernel_arguments if word.startswith("cgroup_disable=")]
+    if off:
+        return f"take `{' '.join(off)}` off the kernel's command line ({file})"
+    return f"add `cgroup_enable=memory swapaccount=1` to the kernel's command line ({file})"
 
 
 def images(engine: EngineFacts) -> Iterable[Finding]:

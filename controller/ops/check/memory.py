@@ -3,11 +3,17 @@
 from collections.abc import Iterable
 from typing import Final
 
-from controller.ops.check.values import Facts, Finding, error, warning
+from controller.ops.check.values import Facts, Finding, curable, error, warning
+from controller.ops.remedy import Lacks, Need, Remedy, Run, Says
+from controller.probes.condition import ZRAM_ENABLED, ZRAM_SERVICE
 from controller.probes.host import DiskKind
 from controller.units import MIB, format_bytes
 
 LEAST_RESERVE_BYTES: Final = 512 * MIB
+SWAP_FILE: Final = (
+    "for builds of large engines, swap on an NVMe disk helps instead: sudo fallocate -l 16G /mnt/16GB.swap && "
+    "sudo chmod 600 /mnt/16GB.swap && sudo mkswap /mnt/16GB.swap && sudo swapon /mnt/16GB.swap"
+)
 
 
 def budget_bytes(facts: Facts) -> int:
@@ -53,17 +59,34 @@ def swap(facts: Facts) -> Iterable[Finding]:
     memory = facts.memory
     on_disk = memory.swap_total_bytes - memory.zram_bytes
     if memory.zram_bytes > memory.total_bytes // 4:
-        yield warning(
-            "zram",
-            f"{format_bytes(memory.zram_bytes)} of compressed swap take memory from the same box, and weights hardly compress",
-            "sudo systemctl disable --now nvzramconfig (on a Jetson), or remove zram-tools, and reboot",
-        )
+        text = f"{format_bytes(memory.zram_bytes)} of compressed swap take memory from the same box, and weights hardly compress"
+        if facts.device.is_jetson:
+            text += "; memory of the GPU cannot be swapped at all"
+        if facts.condition.zram_service:
+            yield curable("zram", text, _without_zram(facts), also=SWAP_FILE)
+        else:
+            yield warning("zram", text, "sudo apt-get remove zram-tools systemd-zram-generator, and reboot")
     if on_disk > 0 and facts.disk.kind in {DiskKind.SD_CARD, DiskKind.EMMC, DiskKind.ROTATING}:
         yield warning(
             "swap",
             f"{format_bytes(on_disk)} of swap are on a slow disk: the box stands still when they are used, and flash wears out",
             "sudo swapoff -a, and remove the line from /etc/fstab",
         )
+
+
+def _without_zram(facts: Facts) -> Remedy:
+    """Switch compressed swap off for good, and at once where what is in it has room elsewhere."""
+    compressed = [swap for swap in facts.condition.swaps if swap.compressed]
+    at_once = sum(swap.used_bytes for swap in compressed) + LEAST_RESERVE_BYTES < facts.memory.available_bytes
+    off = (Run(argv=("swapoff", *(swap.name for swap in compressed))),) if at_once else ()
+    disabled = Says(argv=ZRAM_ENABLED, text="disabled")
+    return Remedy(
+        name="zram",
+        steps=(Run(argv=("systemctl", "disable", ZRAM_SERVICE)), *off),
+        proofs=(disabled, Lacks(path="/proc/swaps", text="/dev/zram")) if at_once else (disabled,),
+        undo=f"sudo systemctl enable --now {ZRAM_SERVICE}",
+        need=Need.NOTHING if at_once else Need.REBOOT,
+    )
 
 
 def models(facts: Facts) -> Iterable[Finding]:

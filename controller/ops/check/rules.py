@@ -2,25 +2,36 @@
 
 from collections.abc import Iterable
 
-from controller.ops.check import engine, memory, network, place
+from controller.ops.check import engine, gpu, jetson, memory, network, place, power, storage
 from controller.ops.check.values import Facts, Finding, Severity, error
 
 
 def findings(facts: Facts) -> tuple[Finding, ...]:
-    """Return every problem, errors first."""
+    """Return every problem, the worst first."""
     found = [
         *_config(facts),
-        *engine.engine(facts.engine),
+        *engine.engine(facts),
         *engine.images(facts.engine),
+        *jetson.release(facts),
+        *gpu.access(facts),
+        *gpu.specifications(facts),
+        *gpu.driver(facts),
         *place.folders(facts),
         *place.disk(facts),
         *place.sockets(facts),
         *memory.memory(facts),
         *memory.swap(facts),
+        *jetson.desktop(facts),
+        *jetson.memory(facts),
+        *power.modes(facts),
+        *power.heat(facts),
+        *storage.links(facts),
+        *storage.engine_disk(facts),
+        *gpu.raw_table(facts),
         *network.listening(facts),
         *memory.models(facts),
     ]
-    return tuple(sorted(found, key=lambda finding: finding.severity is not Severity.ERROR))
+    return tuple(sorted(found, key=lambda finding: list(Severity).index(finding.severity)))
 
 
 def _config(facts: Facts) -> Iterable[Finding]:

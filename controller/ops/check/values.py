@@ -4,7 +4,10 @@ import enum
 from dataclasses import dataclass
 
 from controller.config import Settings
+from controller.device import NO_GPU, Device
 from controller.drivers.base import EngineInfo
+from controller.ops.remedy import Remedy
+from controller.probes.condition import UNKNOWN, Condition
 from controller.probes.host import DiskReading
 from controller.probes.memory import MemoryReading
 from controller.spec import ModelSpec
@@ -17,6 +20,8 @@ class Severity(enum.StrEnum):
     """Something will not work."""
     WARNING = "warning"
     """It will work, but slower, shorter or less safely than it could."""
+    NOTE = "note"
+    """Nothing is wrong, and it is still good to know."""
 
 
 class Access(enum.Enum):
@@ -57,6 +62,7 @@ class Finding:
         subject: what it is about, in a word or two.
         text: what is so, and what it means.
         fix: what to do, a command where there is one.
+        remedy: the same for `windlass doctor`, where a program may do it.
 
     """
 
@@ -64,10 +70,17 @@ class Finding:
     subject: str
     text: str
     fix: str
+    remedy: Remedy | None = None
 
-    def as_json(self) -> dict[str, str]:
+    def as_json(self) -> dict[str, str | None]:
         """Return it for programs."""
-        return {"severity": self.severity.value, "subject": self.subject, "text": self.text, "fix": self.fix}
+        return {
+            "severity": self.severity.value,
+            "subject": self.subject,
+            "text": self.text,
+            "fix": self.fix,
+            "remedy": self.remedy.name if self.remedy else None,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +117,8 @@ class Facts:
         key_count: how many API keys exist; `None` if the controller did not tell.
         models: the models that can be served.
         folder_problems: pairs of folder and what is wrong with it.
+        device: what the box is.
+        condition: the state of its operating system.
 
     """
 
@@ -118,6 +133,8 @@ class Facts:
     key_count: int | None
     models: tuple[ModelSpec, ...]
     folder_problems: tuple[tuple[str, str], ...]
+    device: Device = NO_GPU
+    condition: Condition = UNKNOWN
 
 
 def error(subject: str, text: str, fix: str) -> Finding:
@@ -128,3 +145,14 @@ def error(subject: str, text: str, fix: str) -> Finding:
 def warning(subject: str, text: str, fix: str) -> Finding:
     """Make a finding of something that works worse than it could."""
     return Finding(severity=Severity.WARNING, subject=subject, text=text, fix=fix)
+
+
+def note(subject: str, text: str, fix: str) -> Finding:
+    """Make a finding of something that is good to know."""
+    return Finding(severity=Severity.NOTE, subject=subject, text=text, fix=fix)
+
+
+def curable(subject: str, text: str, remedy: Remedy, *, also: str = "") -> Finding:
+    """Make a warning that `windlass doctor` can act on: what it would do is what to do. *also* is for people alone."""
+    fix = "\n".join(filter(None, (*remedy.commands, also)))
+    return Finding(severity=Severity.WARNING, subject=subject, text=text, fix=fix, remedy=remedy)

@@ -1,0 +1,111 @@
+"""How containers get at a GPU, and whether driver, toolkit and kernel fit together."""
+
+from collections.abc import Iterable
+from typing import Final
+
+from controller.device import Device, Family, GpuAccess
+from controller.ops.check.values import Facts, Finding, curable, warning
+from controller.ops.remedy import Holds, Lacks, Need, Proof, Remedy, Run, Write
+from controller.probes.condition import CDI_KIND, DAEMON_CONFIGURATION, ENGINE_DROP_INS, NO_RAW_TABLE, TOOLKIT
+
+RUNTIME: Final = "nvidia"
+IMAGE_CUDA: Final = 13
+"""The CUDA release of the images for cards; a driver runs images of its own and of older releases."""
+RAW_TABLE_ENGINE: Final = 28
+"""From this major version on, Docker wants the kernel's table `raw` where a container publishes a port."""
+RAW_TABLE_FILE: Final = f"{ENGINE_DROP_INS}/windlass-raw-table.conf"
+
+
+def access(facts: Facts) -> Iterable[Finding]:
+    """Judge whether a container can use the GPU that is there."""
+    device, info = facts.device, facts.engine.info
+    if not device.gpus or device.access is not GpuAccess.NONE or info is None:
+        return
+    what = f"no container can use the GPU ({device.gpus[0].name}): the container engine has neither NVIDIA's runtime nor CDI"
+    if facts.condition.toolkit:
+        yield curable("GPU", f"{what}; models run on the processors", _runtime(), also="sudo systemctl restart docker")
+        return
+    yield warning(
+        "GPU",
+        f"{what}, since {TOOLKIT} is not installed; models run on the processors",
+        f"sudo apt-get install {TOOLKIT}\n" + "\n".join((*_runtime().commands, "sudo systemctl restart docker")),
+    )
+
+
+def specifications(facts: Facts) -> Iterable[Finding]:
+    """Judge the files that name GPUs for the container engine."""
+    device = facts.device
+    for one in facts.condition.specifications:
+        if one.driver and device.driver and one.driver != device.driver:
+            why = f"it was made for driver {one.driver}, and the driver is {device.driver}"
+            proofs: tuple[Proof, ...] = (Holds(path=one.path, text=f"libcuda.so.{device.driver}"),)
+        elif one.gone:
+            why = f"it names {', '.join(one.gone[:3])}, which {'are' if len(one.gone) > 1 else 'is'} not there"
+            proofs = tuple(Lacks(path=one.path, text=node) for node in one.gone)
+        else:
+            continue
+        yield curable(
+            "CDI",
+            f"{one.path} is out of date: {why}; containers that ask for a GPU will not start",
+            _cdi(device, one.path, *proofs),
+        )
+
+
+def driver(facts: Facts) -> Iterable[Finding]:
+    """Judge the driver of cards."""
+    device = facts.device
+    major = device.cuda.partition(".")[0]
+    if device.family is Family.DISCRETE and major.isdecimal() and int(major) < IMAGE_CUDA:
+        yield warning(
+            "driver",
+            f"driver {device.driver} is of CUDA {device.cuda}, and images for cards are made with CUDA {IMAGE_CUDA}: "
+            "they will not start on the GPU",
+            "install a driver of release 580 or newer (on Ubuntu: sudo ubuntu-drivers install), and reboot",
+        )
+
+
+def raw_table(facts: Facts) -> Iterable[Finding]:
+    """Judge a kernel that lacks what newer engines want for published ports; our own containers publish none."""
+    info = facts.engine.info
+    version = info.version.partition(".")[0] if info else ""
+    if facts.condition.raw_table is not False or not version.isdecimal() or int(version) < RAW_TABLE_ENGINE:
+        return
+    remedy = Remedy(
+        name="raw-table",
+        steps=(
+            Write(path=RAW_TABLE_FILE, text=f'[Service]\nEnvironment="{NO_RAW_TABLE}"\n'),
+            Run(argv=("systemctl", "daemon-reload")),
+        ),
+        proofs=(Holds(path=RAW_TABLE_FILE, text=NO_RAW_TABLE),),
+        undo=f"sudo rm {RAW_TABLE_FILE} && sudo systemctl daemon-reload",
+        need=Need.ENGINE,
+        consent="without that table, hosts on the same network can reach ports that containers publish on loopback",
+    )
+    assert info is not None
+    yield curable(
+        "iptable_raw",
+        f"this kernel has no iptable_raw, which Docker {info.version} wants for containers that publish ports; those of Windlass "
+        "publish none and are not affected (not verified on a board)",
+        remedy,
+        also="sudo systemctl restart docker   (or run such containers with --network host)",
+    )
+
+
+def _runtime() -> Remedy:
+    return Remedy(
+        name="nvidia-runtime",
+        steps=(Run(argv=("nvidia-ctk", "runtime", "configure", "--runtime=docker")),),
+        proofs=(Holds(path=DAEMON_CONFIGURATION, text="nvidia-container-runtime"),),
+        undo=f"take `{RUNTIME}` out of `runtimes` in {DAEMON_CONFIGURATION}",
+        need=Need.ENGINE,
+    )
+
+
+def _cdi(device: Device, path: str, *proofs: Proof) -> Remedy:
+    mode = ("--mode=csv",) if device.family is Family.ORIN else ()
+    return Remedy(
+        name="cdi",
+        steps=(Run(argv=("nvidia-ctk", "cdi", "generate", *mode, f"--output={path}")),),
+        proofs=(Holds(path=path, text=CDI_KIND), *proofs),
+        undo=f"sudo rm {path}",
+    )

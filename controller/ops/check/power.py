@@ -1,0 +1,55 @@
+"""Power modes and heat."""
+
+from collections.abc import Iterable
+
+from controller.ops.check.values import Facts, Finding, Severity, curable, warning
+from controller.ops.remedy import Remedy, Run, Says
+from controller.pace import HEAT_COUNT, Cause, signs
+from controller.power import PowerMode
+
+
+def modes(facts: Facts) -> Iterable[Finding]:
+    """Judge the power mode: by what it caps, never by its number."""
+    known = facts.condition.power.modes
+    now, strongest = known.now, known.strongest
+    if now is None or strongest is None or now.number == strongest.number:
+        return
+    share = known.share
+    cost = f"memory or GPU runs at {share:.0%} of its clock, and so do models" if share < 1.0 else "it caps the GPU"
+    found = curable(
+        "power mode",
+        f"the mode is {now.name} (nvpmodel -m {now.number}), and {strongest.name} is the strongest of this board: {cost}",
+        _mode(strongest, now),
+        also="sudo jetson_clocks   keeps the clocks up until the next start",
+    )
+    yield found if share < 1.0 else _noted(found)
+
+
+def heat(facts: Facts) -> Iterable[Finding]:
+    """Judge what slows the box down at this moment, and what its supply has done since it was started."""
+    reading = facts.condition.power
+    for sign in signs(reading, reading, elapsed_s=0.0):
+        if sign.cause is Cause.HEAT:
+            yield warning("heat", sign.text, "give it more air, and look at the fan; `windlass status` says when it is over")
+    for name, count in reading.counts.items():
+        if count and HEAT_COUNT not in name:
+            yield warning(
+                "supply",
+                f"since it was started, the box was slowed down {count} times by {name}",
+                "use the supply that came with the board, and nothing else on its USB ports; or choose a mode that draws less",
+            )
+
+
+def _mode(wanted: PowerMode, now: PowerMode) -> Remedy:
+    return Remedy(
+        name="power-mode",
+        # It may ask whether to reboot at once, and waits for an answer.
+        steps=(Run(argv=("nvpmodel", "-m", str(wanted.number)), answer="no\n"),),
+        proofs=(Says(argv=("nvpmodel", "-q"), text=f"NV Power Mode: {wanted.name}"),),
+        undo=f"sudo nvpmodel -m {now.number}",
+        consent="a stronger mode draws more than a small supply or a battery gives, and makes more heat",
+    )
+
+
+def _noted(found: Finding) -> Finding:
+    return Finding(severity=Severity.NOTE, subject=found.subject, text=found.text, fix=found.fix, remedy=found.remedy)

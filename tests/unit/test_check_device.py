@@ -1,0 +1,293 @@
+"""What `windlass check` says of boards, cards and the systems on them: golden texts of recorded boxes, and each rule apart."""
+
+# ruff: noqa: ANN401 -- changes of any type are handed on
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from controller.device import Device, Family, Gpu, GpuAccess
+from controller.drivers.base import EngineInfo
+from controller.ops.check.rules import findings
+from controller.ops.check.values import EngineFacts, Facts
+from controller.ops.remedy import Need
+from controller.power import Card, HotSpot, PowerMode, PowerModes, PowerReading
+from controller.probes.condition import Condition, Link, Specification, Swap
+from controller.probes.host import DiskKind
+from controller.units import GIB, MIB
+from tests.devices import NAMES, recorded
+from tests.devices.facts import GOLDEN, facts, printed
+
+NANO = facts(recorded("orin-nano-jp7.2"))
+CARD = facts(recorded("discrete-2"))
+MODES = (
+    PowerMode(number=0, name="15W", gpu_hz=600e6),
+    PowerMode(number=1, name="25W", gpu_hz=900e6),
+    PowerMode(number=2, name="MAXN_SUPER"),
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recorded_box_is_told_what_an_expert_would_say(name: str) -> None:
+    """Word for word; `python -m tests.devices` writes the texts anew."""
+    assert (GOLDEN / f"{name}.txt").read_text(encoding="utf-8") == printed(name)
+
+
+def test_there_is_a_text_for_each_recorded_box_and_for_no_other() -> None:
+    """A recording that is renamed takes its text with it."""
+    assert set(NAMES) == {path.stem for path in GOLDEN.iterdir()}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_remedy_of_a_recorded_box_is_whole(name: str) -> None:
+    """It has a name of its own, steps, a way to see that they worked, and a way back; and what is to be typed is what it does."""
+    cures = [(finding, finding.remedy) for finding in findings(facts(recorded(name))) if finding.remedy]
+
+    assert len({remedy.name for _, remedy in cures}) == len(cures)
+    for finding, remedy in cures:
+        assert remedy.steps
+        assert remedy.proofs
+        assert remedy.undo
+        assert finding.fix.startswith("\n".join(remedy.commands))
+        assert finding.as_json()["remedy"] == remedy.name
+
+
+def test_a_board_as_it_should_be_has_no_findings() -> None:
+    """The rules have nothing to say of it, and so each of the next tests shows one rule."""
+    assert () == findings(NANO)
+    assert () == findings(CARD)
+
+
+def device(of: Facts = NANO, **changes: Any) -> Facts:
+    """Change what the box is."""
+    return replace(of, device=replace(of.device, **changes))
+
+
+def condition(of: Facts = NANO, **changes: Any) -> Facts:
+    """Change the state of its system."""
+    return replace(of, condition=replace(of.condition, **changes))
+
+
+def power(**changes: Any) -> Facts:
+    """Change power and heat."""
+    return condition(power=PowerReading(**changes))
+
+
+def engine(of: Facts, **changes: Any) -> Facts:
+    """Change what the container engine says."""
+    info = of.engine.info
+    assert info is not None
+    return replace(of, engine=EngineFacts(info=replace(info, **changes), missing_images=()))
+
+
+def reach_none(of: Facts = NANO) -> Facts:
+    """Take the way to the GPU away."""
+    return device(engine(of, runtimes=("runc",)), access=GpuAccess.NONE)
+
+
+def zram(*, used_mib: int = 0, service: bool = True) -> Facts:
+    """Put compressed swap into a board's memory."""
+    swaps = (
+        Swap(name="/dev/zram0", total_bytes=2 * GIB, used_bytes=used_mib * MIB),
+        Swap(name="/dev/zram1", total_bytes=2 * GIB, used_bytes=0),
+    )
+    memory = replace(NANO.memory, zram_bytes=4 * GIB, swap_total_bytes=4 * GIB, available_bytes=2 * GIB)
+    return condition(replace(NANO, memory=memory), zram_service=service, swaps=swaps)
+
+
+RULES: dict[str, tuple[Facts, list[tuple[str, str, str]]]] = {
+    "a release that loses memory": (
+        device(l4t="36.4.7", jetpack="6.2.1"),
+        [("error", "L4T", "36.4.7 refuses GPU memory that is free")],
+    ),
+    "the release before it": (device(l4t="36.4.4", jetpack="6.2.1"), []),
+    "a release that nobody knows": (device(l4t="40.1.0", jetpack=""), [("warning", "JetPack", "nobody here knows L4T 40.1.0")]),
+    "a Thor of the first JetPack 7": (
+        device(family=Family.THOR, l4t="38.4.0", jetpack="7.1"),
+        [("warning", "JetPack", "made for JetPack 7.2, and this is 7.1")],
+    ),
+    "a Jetson before Orin": (
+        device(family=Family.NONE, l4t="35.4.1", gpus=(), access=GpuAccess.NONE),
+        [("warning", "Jetson", "of a kind that no engine here is made for")],
+    ),
+    "a desktop at every start": (condition(default_target="graphical.target"), [("warning", "desktop", "up to 865 MB")]),
+    "a desktop for the last time": (condition(desktop=True), [("note", "desktop", "the next start will be without one")]),
+    "a desktop on a computer with a card": (condition(CARD, desktop=True, default_target="graphical.target"), []),
+    "compressed swap of a Jetson": (zram(), [("warning", "zram", "memory of the GPU cannot be swapped at all")]),
+    "compressed swap of another maker": (zram(service=False), [("warning", "zram", "4 GiB of compressed swap")]),
+    "little free before JetPack 7.2": (
+        condition(device(l4t="36.5.0", jetpack="6.2.2"), free_bytes=GIB),
+        [("note", "page cache", "1 GiB are free and 6.59 GiB available")],
+    ),
+    "little free since": (condition(free_bytes=GIB), []),
+    "memory in small pieces": (
+        condition(large_free_bytes=16 * MIB),
+        [("warning", "fragmentation", "of 2.2 GiB that are free, 16 MiB are in pieces of 4 MiB or more")],
+    ),
+    "memory in large pieces": (condition(large_free_bytes=GIB), []),
+    "little memory in small pieces": (condition(large_free_bytes=0, free_bytes=100 * MIB), []),
+    "a weak mode": (
+        power(modes=PowerModes(modes=MODES, current=0)),
+        [
+            (
+                "warning",
+                "power mode",
+                "the mode is 15W (nvpmodel -m 0), and MAXN_SUPER is the strongest of this board: memory or GPU runs at 67%",
+            )
+        ],
+    ),
+    "a mode that caps little": (power(modes=PowerModes(modes=MODES, current=1)), [("note", "power mode", "it caps the GPU")]),
+    "the strongest mode": (power(modes=PowerModes(modes=MODES, current=2)), []),
+    "a mode that nobody knows": (power(modes=PowerModes(modes=MODES, current=7)), []),
+    "heat": (
+        power(spots=(HotSpot(name="tj-thermal", celsius=99.5, limit_celsius=99.0),)),
+        [("warning", "heat", "tj-thermal is at 100 degrees C and slows the box down from 99 on")],
+    ),
+    "a card that is slowed down": (
+        power(cards=(Card(index=0, share=0.5, hot=True),)),
+        [("warning", "heat", "GPU 0 is slowed down")],
+    ),
+    "a weak supply": (
+        power(counts={"under-voltage of its supply": 3, "over-current at an instant": 0}),
+        [("warning", "supply", "slowed down 3 times by under-voltage")],
+    ),
+    "heat that was counted": (power(counts={"heat of the processors": 3}), []),
+    "a slot of two lanes": (
+        condition(links=(Link(disk="nvme0", width=2, most_width=4, speed="8.0 GT/s PCIe"),)),
+        [("warning", "NVMe", "nvme0 uses 2 of its 4 lanes, each at 8.0 GT/s PCIe: loading a model takes 2 times as long")],
+    ),
+    "images on a card": (condition(engine_disk=DiskKind.SD_CARD), [("warning", "images", "in /var/lib/docker, on an SD card")]),
+    "images on a disk that nobody knows": (condition(engine_disk=DiskKind.UNKNOWN), []),
+    "no way to the GPU": (
+        condition(reach_none(), toolkit=""),
+        [("warning", "GPU", "since nvidia-container-toolkit is not installed")],
+    ),
+    "no way to the GPU, and a toolkit": (
+        condition(reach_none(), toolkit="1.19.1"),
+        [("warning", "GPU", "neither NVIDIA's runtime nor CDI; models run on the processors")],
+    ),
+    "no engine that could have a way": (
+        replace(reach_none(), engine=EngineFacts(problem="away")),
+        [("error", "engine", "does not answer")],
+    ),
+    "a specification for another driver": (
+        condition(CARD, specifications=(Specification(path="/etc/cdi/nvidia.yaml", driver="570.1"),)),
+        [("warning", "CDI", "it was made for driver 570.1, and the driver is 580.95.05")],
+    ),
+    "a specification of what is gone": (
+        condition(specifications=(Specification(path="/etc/cdi/nvidia.yaml", gone=("/dev/fb0",)),)),
+        [("warning", "CDI", "it names /dev/fb0, which is not there")],
+    ),
+    "a good specification": (
+        condition(CARD, specifications=(Specification(path="/etc/cdi/nvidia.yaml", driver="580.95.05"),)),
+        [],
+    ),
+    "an old driver": (
+        device(CARD, driver="570.1", cuda="12.8"),
+        [("warning", "driver", "made with CUDA 13: they will not start")],
+    ),
+    "a driver that does not say": (device(CARD, cuda=""), []),
+    "no table raw": (condition(raw_table=False), [("warning", "iptable_raw", "publish none and are not affected")]),
+    "no table raw, and an engine that wants none": (condition(engine(NANO, version="27.5.1"), raw_table=False), []),
+    "a table raw": (condition(raw_table=True), []),
+    "memory limits switched off": (
+        condition(engine(NANO, memory_limits=False), kernel_arguments=("ro", "cgroup_disable=memory")),
+        [("error", "memory limits", "one model could take the whole box")],
+    ),
+}
+
+
+@pytest.mark.parametrize(("seen", "expected"), RULES.values(), ids=RULES.keys())
+def test_each_state_has_its_finding(seen: Facts, expected: list[tuple[str, str, str]]) -> None:
+    """One thing that is not as it should be, one finding, with what it means and what to do."""
+    found = findings(seen)
+
+    assert [(finding.severity.value, finding.subject) for finding in found] == [(how, what) for how, what, _ in expected]
+    for finding, (_, _, text) in zip(found, expected, strict=True):
+        assert text in finding.text
+        assert finding.fix
+
+
+def test_what_is_on_the_kernels_command_line_is_named() -> None:
+    """Taken off where it switches limits off, and added where the kernel wants to be asked for them."""
+    off = condition(engine(NANO, memory_limits=False), kernel_arguments=("cgroup_disable=memory",))
+    unasked = engine(NANO, memory_limits=False)
+    computer = engine(CARD, memory_limits=False)
+
+    assert "take `cgroup_disable=memory` off the kernel's command line (/boot/extlinux/extlinux.conf)" in findings(off)[0].fix
+    assert "add `cgroup_enable=memory swapaccount=1`" in findings(unasked)[0].fix
+    assert "/etc/default/grub" in findings(computer)[0].fix
+
+
+@pytest.mark.parametrize(
+    ("used_mib", "steps", "need"),
+    [
+        (0, ["sudo systemctl disable nvzramconfig", "sudo swapoff /dev/zram0 /dev/zram1"], Need.NOTHING),
+        (1535, ["sudo systemctl disable nvzramconfig", "sudo swapoff /dev/zram0 /dev/zram1"], Need.NOTHING),
+        (1536, ["sudo systemctl disable nvzramconfig"], Need.REBOOT),
+    ],
+)
+def test_swap_is_emptied_only_where_there_is_room_for_what_is_in_it(used_mib: int, steps: list[str], need: Need) -> None:
+    """With 2 GiB available, of which half a GiB must stay; otherwise it goes with the next start."""
+    (finding,) = findings(zram(used_mib=used_mib))
+
+    assert finding.remedy
+    assert (tuple(steps), need) == (finding.remedy.commands, finding.remedy.need)
+
+
+def test_a_mode_is_asked_for_by_the_number_that_its_name_has() -> None:
+    """Two on a Nano, nought on an AGX; and who is asked whether to reboot at once says no."""
+    nano, agx = (
+        next(f.remedy for f in findings(facts(recorded(name))) if f.subject == "power mode")
+        for name in ("orin-nano-jp6.2.1", "agx-orin-64-jp6.1")
+    )
+
+    assert nano
+    assert agx
+    assert (("sudo nvpmodel -m 2",), ("sudo nvpmodel -m 0",)) == (nano.commands, agx.commands)
+    assert nano.steps[0].answer == "no\n"  # type: ignore[union-attr]
+    assert nano.consent
+
+
+def test_an_orin_has_its_specification_made_from_files() -> None:
+    """Its toolkit reads lists of files there; elsewhere it asks the driver."""
+    stale = (Specification(path="/etc/cdi/n.yaml", gone=("/dev/fb0",)),)
+    orin, thor, card = (
+        next(f.remedy for f in findings(one) if f.subject == "CDI")
+        for one in (
+            condition(specifications=stale),
+            condition(device(family=Family.THOR), specifications=stale),
+            condition(CARD, specifications=stale),
+        )
+    )
+
+    assert orin
+    assert orin.commands == ("sudo nvidia-ctk cdi generate --mode=csv --output=/etc/cdi/n.yaml",)
+    assert thor
+    assert card
+    assert thor.commands == card.commands == ("sudo nvidia-ctk cdi generate --output=/etc/cdi/n.yaml",)
+
+
+def test_an_empty_state_says_nothing() -> None:
+    """What nobody could look at is unknown, and unknown is not wrong."""
+    bare = Device(
+        architecture="aarch64", family=Family.ORIN, l4t="39.2.0", jetpack="7.2", gpus=(Gpu(index=0, name="Orin", sm="87"),)
+    )
+    info = EngineInfo(
+        version="28.1.1",
+        cgroup_version=2,
+        memory_limits=True,
+        swap_limits=True,
+        runtimes=("nvidia", "runc"),
+        storage_driver="overlay2",
+        architecture="aarch64",
+    )
+    seen = replace(
+        NANO,
+        device=replace(bare, access=GpuAccess.RUNTIME),
+        condition=Condition(),
+        engine=EngineFacts(info=info, missing_images=()),
+    )
+
+    assert () == findings(seen)
