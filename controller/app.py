@@ -4,7 +4,7 @@ import asyncio
 import signal
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -19,6 +19,7 @@ from controller.desk import Desk
 from controller.device import Device
 from controller.drivers.base import Driver
 from controller.drivers.docker import DockerDriver
+from controller.duties import survived
 from controller.engines.base import Site
 from controller.errors import DeviceChangedError, StoreError
 from controller.forge.forge import Forge
@@ -37,6 +38,7 @@ from controller.store.catalog import Catalog, Scanner
 from controller.store.conversations import Conversations, Limits
 from controller.store.database import Database, open_database
 from controller.store.engine_files import EngineFiles
+from controller.store.findings import Findings
 from controller.store.keys import ApiKey, Keys
 from controller.store.ledger import Ledger
 from controller.store.watcher import Watcher
@@ -44,6 +46,7 @@ from controller.tenancy import Tenancy
 from controller.units import MIB
 from controller.wire import Catalog as CatalogMessage
 from controller.wire import KeyCard, ModelCard
+from controller.yardstick import Yardstick
 
 log: Final = structlog.get_logger()
 
@@ -97,6 +100,7 @@ async def serve(settings: Settings, driver: Driver, system: System = HERE, *, lo
         (home / folder).chmod(mode)
     database = await asyncio.to_thread(open_database, home / "state.db")
     ledger, keys = Ledger(database), Keys(database)
+    findings = Findings(database)
     identity = await find_out(system, driver, look_s=look_s)
     host = _host(settings, identity.device)
     kept = await asyncio.to_thread(_conversations, settings, database)
@@ -135,7 +139,17 @@ async def serve(settings: Settings, driver: Driver, system: System = HERE, *, lo
         server.announce()
 
     bench = BuildDesk(forge=forge, scanner=scanner, models=lambda: pool.models)
-    desk = Desk(pool=pool, settings=settings, database=database, keys=keys, keys_changed=keys_changed, builds=bench)
+    yardstick = await asyncio.to_thread(Yardstick, system, settings.home, findings, wall=time.time)
+    desk = Desk(
+        pool=pool,
+        settings=settings,
+        database=database,
+        keys=keys,
+        keys_changed=keys_changed,
+        builds=bench,
+        device=identity.device,
+        yardstick=yardstick,
+    )
     server = Server(pool=pool, verbs=desk.verbs, instance=uuid.uuid4().hex, catalog=cards.message)
     log.info("controller.started", version=__version__, home=str(home), budget_bytes=pool.budget_bytes)
     try:
@@ -147,6 +161,7 @@ async def serve(settings: Settings, driver: Driver, system: System = HERE, *, lo
             await pool.adopted()
             tasks.create_task(forge.run())
             tasks.create_task(identity.watch())
+            tasks.create_task(survived(yardstick.run(lambda: _weights(pool), idle=lambda: _is_idle(pool))))
             async with server.listening(Path(settings.run) / SOCKET_NAME):
                 async for catalog in catalogs:
                     if _take(catalog, pool, desk, cards, forge):
@@ -190,6 +205,14 @@ def _take(catalog: Catalog, pool: Pool, desk: Desk, cards: _Cards, forge: Forge)
     desk.problems = catalog.problems
     log.info("catalog.read", models=len(catalog.models), problems=len(catalog.problems))
     return cards.set_models((*catalog.models, *(order.spec for order in forge.unbuilt())))
+
+
+def _weights(pool: Pool) -> Iterable[Path]:
+    return (Path(spec.folder) / spec.weights for spec in pool.models.values())
+
+
+def _is_idle(pool: Pool) -> bool:
+    return not (pool.scheduler.leases or pool.scheduler.queue() or pool.fleet.acting)
 
 
 def _rules(settings: Settings) -> Rules:

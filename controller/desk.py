@@ -13,6 +13,7 @@ from typing import Any, Final
 from controller import __version__, reports
 from controller.build_desk import BuildDesk
 from controller.config import Settings
+from controller.device import Device
 from controller.errors import Reason, RefusedError, StoreError
 from controller.guard import Level
 from controller.pool import Pool
@@ -27,6 +28,7 @@ from controller.store.conversations import Kept
 from controller.store.database import Database
 from controller.store.keys import ApiKey, Keys, Scope
 from controller.units import format_bytes
+from controller.yardstick import Yardstick
 
 DEFAULT_WINDOW_S: Final = 3600.0
 DEFAULT_TAIL: Final = 100
@@ -49,6 +51,8 @@ class Desk:
         keys: Keys,
         keys_changed: Callable[[], Awaitable[None]],
         builds: BuildDesk,
+        device: Device,
+        yardstick: Yardstick,
     ) -> None:
         """Know whom to ask."""
         self.problems: tuple[Problem, ...] = ()
@@ -58,6 +62,8 @@ class Desk:
         self._keys = keys
         self._keys_changed = keys_changed
         self._builds = builds
+        self._device = device
+        self._yardstick = yardstick
         self._began_s = time.monotonic()
 
     @property
@@ -117,7 +123,8 @@ class Desk:
             "thermal": {"zones": [{"name": z.name, "celsius": z.celsius} for z in readings.thermal.zones]},
             "power": {"rails": [{"name": r.name, "watts": r.watts} for r in readings.thermal.rails]},
             "pace": reports.pace_row(pool.pacing.pace, pool.pacing.reading),
-            "disk": {"home_total_bytes": readings.disk.total_bytes, "home_free_bytes": readings.disk.free_bytes},
+            "device": reports.device_row(self._device),
+            "disk": reports.disk_row(readings.disk, self._yardstick.disk),
             "workers": [
                 reports.worker_row(w, leases=len(pool.scheduler.record(m).leases), usage=pool.lookout.usage(m), now=now)
                 for m, w in sorted(pool.workers.items())

@@ -2,10 +2,12 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import PurePath
 from typing import Any, Final
 
 from controller import planner
+from controller.device import Device
 from controller.drift import Drift
 from controller.drivers.base import Usage
 from controller.footprint import Measured
@@ -18,6 +20,7 @@ from controller.scheduler import Notice, Record, Waiter
 from controller.spec import ModelName, ModelSpec
 from controller.state import Status, Worker
 from controller.units import MIB, format_bytes, format_seconds
+from controller.yardstick import HomeDisk
 
 STUCK_S: Final = 120.0
 """A container action that takes longer is stuck."""
@@ -101,6 +104,44 @@ def pace_row(pace: Pace, reading: PowerReading) -> dict[str, Any]:
         "reasons": list(pace.reasons),
         "mode": now.name if now else None,
         "strongest_mode": strongest.name if strongest else None,
+    }
+
+
+def device_row(device: Device) -> dict[str, Any]:
+    """Describe the box for `/status`."""
+    return {
+        "architecture": device.architecture,
+        "family": device.family.value,
+        "board": device.board,
+        "module": device.module,
+        "l4t": device.l4t,
+        "jetpack": device.jetpack,
+        "driver": device.driver,
+        "cuda": device.cuda,
+        "tensorrt": device.tensorrt,
+        "gpus": [
+            {"index": gpu.index, "name": gpu.name, "sm": gpu.sm, "memory_bytes": gpu.memory_bytes or None} for gpu in device.gpus
+        ],
+        "access": device.access.value,
+        "gpu_memory_charged": device.gpu_memory_charged,
+        "fingerprint": device.fingerprint,
+    }
+
+
+def disk_row(reading: DiskReading, home: HomeDisk) -> dict[str, Any]:
+    """Describe the home's disk for `/status`."""
+    link, measured_at_s = home.link, home.measured_at_s
+    return {
+        "home_total_bytes": reading.total_bytes,
+        "home_free_bytes": reading.free_bytes,
+        "block": home.block or None,
+        "link": None
+        if link is None
+        else {"width": link.width, "most_width": link.most_width, "speed": link.speed, "most_speed": link.most_speed},
+        "read_bytes_per_s": None if home.read_bytes_per_s is None else round(home.read_bytes_per_s),
+        "measured_at": None
+        if measured_at_s is None
+        else datetime.fromtimestamp(measured_at_s, UTC).isoformat(timespec="seconds"),
     }
 
 

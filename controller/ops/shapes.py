@@ -117,11 +117,60 @@ class PaceStatus(TypedDict):
     strongest_mode: str | None
 
 
+class GpuStatus(TypedDict):
+    """One GPU; `memory_bytes` is null where it shares the box's memory."""
+
+    index: int
+    name: str
+    sm: str
+    memory_bytes: int | None
+
+
+class DeviceStatus(TypedDict):
+    """
+    What the box is; texts are empty where they do not apply.
+
+    `access` is how a container gets at the GPUs. `gpu_memory_charged` says whether a container's limit covers what it takes on a
+    GPU, null if nobody has tried. `fingerprint` is what measurements and engine files hold for.
+    """
+
+    architecture: str
+    family: Literal["none", "orin", "thor", "discrete"]
+    board: str
+    module: str
+    l4t: str
+    jetpack: str
+    driver: str
+    cuda: str
+    tensorrt: str
+    gpus: list[GpuStatus]
+    access: Literal["none", "runtime", "cdi", "request"]
+    gpu_memory_charged: bool | None
+    fingerprint: str
+
+
+class LinkStatus(TypedDict):
+    """How an NVMe disk is connected: lanes, and the speed of each, in use and at most."""
+
+    width: int
+    most_width: int
+    speed: str
+    most_speed: str
+
+
 class DiskStatus(TypedDict):
-    """The file system that holds the home directory."""
+    """
+    The disk that holds the home directory.
+
+    `read_bytes_per_s` was measured at `measured_at`, past the page cache; both are null until then. `link` is an NVMe disk's.
+    """
 
     home_total_bytes: int
     home_free_bytes: int
+    block: str | None
+    link: LinkStatus | None
+    read_bytes_per_s: int | None
+    measured_at: str | None
 
 
 class ExitStatus(TypedDict):
@@ -178,6 +227,7 @@ class Status(TypedDict):
     thermal: ThermalStatus
     power: PowerStatus
     pace: PaceStatus
+    device: DeviceStatus
     disk: DiskStatus
     workers: list[WorkerStatus]
     queue: list[WaiterStatus]

@@ -12,6 +12,8 @@ from controller.ops.check.values import Finding, Severity
 from controller.ops.shapes import (
     BuildRow,
     Changed,
+    DeviceStatus,
+    DiskStatus,
     ExitStatus,
     KeyRow,
     ModelRow,
@@ -167,7 +169,8 @@ def status_lines(status: Status) -> list[str]:
         *(f"  {escape(reason)}" for reason in status["reasons"]),
         f"memory   {format_bytes(memory['committed_bytes'])} of a budget of {format_bytes(memory['budget_bytes'])} committed; "
         f"{format_bytes(memory['available_bytes'])} of {format_bytes(memory['total_bytes'])} available; pressure {pressure}",
-        f"disk     {format_bytes(disk['home_free_bytes'])} of {format_bytes(disk['home_total_bytes'])} free",
+        *_device(status["device"]),
+        f"disk     {format_bytes(disk['home_free_bytes'])} of {format_bytes(disk['home_total_bytes'])} free{_speed(disk)}",
         *([f"heat     {escape(hottest['name'])} {hottest['celsius']:.0f} degrees C"] if hottest else []),
         *([f"power    {watts}"] if watts else []),
         *_pace(status["pace"]),
@@ -175,6 +178,39 @@ def status_lines(status: Status) -> list[str]:
         f"queue    {_queue(status['queue'])}",
         *(f"         {escape(line)}" for line in _transitions(status)),
     ]
+
+
+def _device(device: DeviceStatus) -> list[str]:
+    """Say what the box is, where there is more to say than that it has no GPU."""
+    if not device["gpus"]:
+        return [f"box      {escape(device['board'])}"] if device["board"] else []
+    system = f"JetPack {device['jetpack'] or 'unknown'} (L4T {device['l4t']})" if device["l4t"] else f"driver {device['driver']}"
+    ways = {"none": "no way to it for containers: see `windlass check`"}
+    gpus = ", ".join(
+        f"{gpu['name']} (SM {gpu['sm']}{', ' + format_bytes(gpu['memory_bytes']) if gpu['memory_bytes'] else ''})"
+        for gpu in device["gpus"]
+    )
+    return [
+        f"box      {escape(device['board'] or device['architecture'])}, {escape(system)}, "
+        f"CUDA {escape(device['cuda'] or 'unknown')}",
+        f"gpu      {escape(gpus)}, {ways.get(device['access'], 'by ' + device['access'])}{_charged(device)}",
+    ]
+
+
+def _charged(device: DeviceStatus) -> str:
+    if any(gpu["memory_bytes"] for gpu in device["gpus"]):
+        return ""
+    said = {True: "its memory counts against a container's limit", False: "a container's limit does not cover its memory"}
+    charged = device["gpu_memory_charged"]
+    return "" if charged is None else f"; {said[charged]}"
+
+
+def _speed(disk: DiskStatus) -> str:
+    """Say how fast the disk is, and whether it could be faster."""
+    link, measured = disk["link"], disk["read_bytes_per_s"]
+    lanes = f", {link['width']} of {link['most_width']} lanes at {escape(link['speed'])}" if link else ""
+    day = (disk["measured_at"] or "").partition("T")[0]
+    return lanes + (f", reads {format_bytes(measured)}/s (measured {day})" if measured else "")
 
 
 def plan_lines(plan: Plan) -> list[str]:

@@ -80,6 +80,10 @@ MIGRATIONS: Final[tuple[str, ...]] = (
     ALTER TABLE measured ADD COLUMN gpu_bytes INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE measured ADD COLUMN gpu_out_of_memory_bytes INTEGER NOT NULL DEFAULT 0;
     """,
+    # What was found out about the box by trying: the speed of its disk, what a container is charged for.
+    """
+    CREATE TABLE findings (key TEXT PRIMARY KEY, value TEXT NOT NULL, at_s REAL NOT NULL) WITHOUT ROWID;
+    """,
 )
 """The schema, one step a version: `user_version` counts how many were applied."""
 

@@ -3,6 +3,7 @@
 # ruff: noqa: ANN401 -- arguments of any type are handed on
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,19 @@ import pytest
 from controller.build_desk import BuildDesk
 from controller.config import Settings
 from controller.desk import Desk
+from controller.device import NO_GPU
 from controller.drivers.faulty import Fault, Verb
 from controller.errors import Reason, RefusedError
 from controller.forge.forge import Forge
+from controller.probes.system import LocalSystem
 from controller.spec import ModelName
 from controller.store.catalog import Problem, Scanner
 from controller.store.database import open_database
 from controller.store.engine_files import EngineFiles
+from controller.store.findings import Findings
 from controller.store.keys import Keys
 from controller.tenancy import Tenancy
+from controller.yardstick import Yardstick
 from tests.controller.rig import Machine, Rig, model, reaches, running
 
 pytestmark = pytest.mark.looptime(noop_cycles=1)
@@ -65,6 +70,8 @@ async def desk(folder: Path, machine: Machine, **knobs: Any) -> AsyncIterator[tu
                 keys=Keys(database),
                 keys_changed=keys_changed,
                 builds=builds(rig, settings, EngineFiles(folder / "engines", database)),
+                device=NO_GPU,
+                yardstick=Yardstick(LocalSystem(), settings.home, Findings(database), wall=time.time),
             ),
             changed,
         )

@@ -72,7 +72,29 @@ STATUS = {
     "thermal": {"zones": [{"name": "soc", "celsius": 48.0}, {"name": "cpu", "celsius": 51.4}]},
     "power": {"rails": [{"name": "VDD_IN", "watts": 7.25}]},
     "pace": {"factor": 0.5, "throttled": True, "reasons": ["it is hot"], "mode": "25W", "strongest_mode": "MAXN_SUPER"},
-    "disk": {"home_total_bytes": 100 * 2**30, "home_free_bytes": 40 * 2**30},
+    "device": {
+        "architecture": "aarch64",
+        "family": "orin",
+        "board": "NVIDIA Jetson Orin Nano",
+        "module": "p3767-0005",
+        "l4t": "39.2.0",
+        "jetpack": "7.2",
+        "driver": "",
+        "cuda": "13.2",
+        "tensorrt": "10.16.2.10",
+        "gpus": [{"index": 0, "name": "Orin", "sm": "87", "memory_bytes": None}],
+        "access": "runtime",
+        "gpu_memory_charged": True,
+        "fingerprint": "sm87",
+    },
+    "disk": {
+        "home_total_bytes": 100 * 2**30,
+        "home_free_bytes": 40 * 2**30,
+        "block": "nvme0n1p1",
+        "link": {"width": 2, "most_width": 4, "speed": "8.0 GT/s PCIe", "most_speed": "16.0 GT/s PCIe"},
+        "read_bytes_per_s": 1610612736,
+        "measured_at": "2026-09-01T10:00:00+00:00",
+    },
     "workers": [
         {
             "model": "zero",
@@ -116,6 +138,8 @@ IDLE = STATUS | {
     "thermal": {"zones": []},
     "power": {"rails": []},
     "pace": {"factor": 1.0, "throttled": False, "reasons": [], "mode": None, "strongest_mode": None},
+    "device": {**STATUS["device"], "board": "", "gpus": []},  # type: ignore[dict-item]
+    "disk": {**STATUS["disk"], "link": None, "read_bytes_per_s": None, "measured_at": None},  # type: ignore[dict-item]
     "workers": [],
     "queue": [],
     "transitions": [],
@@ -289,7 +313,9 @@ def test_status_says_how_the_box_is(gateway: Gateway, run: Run) -> None:
         "windlass 1.2.3, degraded, up 2 h 10 min",
         "broken keeps failing",
         "memory 1 GiB of a budget of 7 GiB committed; 3 GiB of 8 GiB available; pressure 1.5 %",
-        "disk 40 GiB of 100 GiB free",
+        "box NVIDIA Jetson Orin Nano, JetPack 7.2 (L4T 39.2.0), CUDA 13.2",
+        "gpu Orin (SM 87), by runtime; its memory counts against a container's limit",
+        "disk 40 GiB of 100 GiB free, 2 of 4 lanes at 8.0 GT/s PCIe, reads 1.5 GiB/s (measured 2026-09-01)",
         "heat cpu 51 degrees C",
         "power VDD_IN 7.2 W",
         "pace 50% of full speed, mode 25W",
@@ -311,6 +337,27 @@ def test_status_leaves_out_what_the_box_does_not_tell(gateway: Gateway, run: Run
         "workers none",
         "queue empty",
     ]
+
+
+def test_status_says_what_the_gpus_are(gateway: Gateway, run: Run) -> None:
+    """Cards have memory of their own; and a GPU that no container can use is said to be one."""
+    gpus = [
+        {"index": 0, "name": "RTX 4090", "sm": "89", "memory_bytes": 24 * 2**30},
+        {"index": 1, "name": "RTX 3060", "sm": "86", "memory_bytes": 12 * 2**30},
+    ]
+    cards = {"board": "", "l4t": "", "jetpack": "", "driver": "580.1", "cuda": "", "architecture": "x86_64", "gpus": gpus}
+    for changes in ({**cards, "access": "cdi"}, {"access": "none", "gpu_memory_charged": None}, {"gpus": []}):
+        gateway.answers["GET /status"] = (200, IDLE | {"device": {**STATUS["device"], **changes}})  # type: ignore[dict-item]
+        shown = [line for line in squeezed(run("status")[1]) if line.startswith(("box", "gpu"))]
+        if "board" in changes:
+            assert [
+                "box x86_64, driver 580.1, CUDA unknown",
+                "gpu RTX 4090 (SM 89, 24 GiB), RTX 3060 (SM 86, 12 GiB), by cdi",
+            ] == shown
+        elif "access" in changes:
+            assert "gpu Orin (SM 87), no way to it for containers: see `windlass check`" == shown[1]
+        else:
+            assert ["box NVIDIA Jetson Orin Nano"] == shown
 
 
 def test_a_failing_box_fails_the_status_verb(gateway: Gateway, run: Run) -> None:
