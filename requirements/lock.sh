@@ -24,6 +24,9 @@ lock $in_image requirements/transformers.in --constraints requirements/transform
 # What llama.cpp's CUDA image is compiled with and stands on, pinned by hand: one release of NVIDIA's toolkit.
 # shellcheck disable=SC2086
 lock $in_image --no-deps requirements/cuda.in --output-file requirements/cuda.lock
+# NVIDIA's package for a Jetson with JetPack 7.2, whose Python is another; the tests install it from the same lock.
+lock --python-version 3.12 --python-platform aarch64-manylinux_2_39 images/tensorrt-edge-llm/requirements.in \
+    --output-file requirements/tensorrt-edge-llm.lock
 lock --universal --python-version 3.11 pyproject.toml --extra dev --extra bench --constraints requirements/run.lock \
     --output-file requirements/dev.lock
 # What the gateway is compared with, in an environment of its own.

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import PurePath, PurePosixPath
 from typing import Final
 
+from controller.device import Family
+from controller.engines import tensorrt_edge_llm
 from controller.errors import ConfigError
 from controller.ops.targets import CPU, CUDA, DEBIAN, JETSONS, ORIN, ORIN_6, ORIN_6_1, TARGETS, THOR, Base, Target, l4t_base
 
@@ -109,11 +111,27 @@ def _llama_cpp_cuda(target: Target, sms: str, *, minutes: int) -> Recipe:
     )
 
 
+def _edge_llm(target: Target, family: Family) -> Recipe:
+    """Describe NVIDIA's engine for Jetsons: of its package the code for one device."""
+    return Recipe(
+        name=tensorrt_edge_llm.NAME,
+        variant=variant(target),
+        targets=(target,),
+        base=l4t_base(target.jetpack, "runtime"),
+        arguments=(("PAYLOAD", tensorrt_edge_llm.PAYLOADS[family]),),
+        trees=(ENTRY,),
+        lock=PurePosixPath("requirements/tensorrt-edge-llm.lock"),
+        minutes=10,
+    )
+
+
 def variant(target: Target) -> str:
     """Name a target in an image's name, where a full stop would be read as the beginning of a tag by people."""
     return "" if target.device == "cpu" else str(target).replace(" ", "-jp").replace(".", "")
 
 
+ENTRY: Final = PurePosixPath("images/entry")
+"""The programs that come before a server which knows nothing of us."""
 LLAMA_CPP_SOURCES: Final = PurePosixPath("images/llama-cpp/sources.txt")
 CARD_SMS: Final = "75-real;80-real;86-real;89-real;90-real;100-real;120a-real;90-virtual"
 """Turing to Blackwell as they are made, and for what comes later code that the driver compiles at every start."""
@@ -148,6 +166,8 @@ RECIPES: Final = (
         sources=LLAMA_CPP_SOURCES,
         minutes=15,
     ),
+    _edge_llm(ORIN, Family.ORIN),
+    _edge_llm(THOR, Family.THOR),
 )
 
 

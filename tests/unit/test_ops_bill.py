@@ -123,7 +123,7 @@ def test_a_dry_run_is_printed_for_people(capsys: pytest.CaptureFixture[str], mon
     assert re.search(r"windlass/llama-cpp-orin-jp72:[0-9a-f]{12}", out)
     assert re.search(r"on windlass/l4t-base:system-[0-9a-f]{12} and windlass/l4t-base:build-[0-9a-f]{12}", out)
     assert re.search(r"cuda-nvcc-13-2 +13\.2\.86-1 +f142c71a5dea +unknown", out)
-    assert "orin 7.2: 3 images" in out
+    assert "orin 7.2: 4 images" in out
 
 
 def test_a_dry_run_is_printed_for_programs(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
