@@ -4,7 +4,6 @@ What workers take from the budget: memory of the box, where weights that several
 A card's memory is nobody else's: each worker there has a copy of its weights of its own, so nothing of it is shared. Pure.
 """
 
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, NamedTuple, NewType
@@ -73,22 +72,22 @@ class Account:
     def __init__(self, charges: Iterable[Charge] = ()) -> None:
         """Charge for these."""
         self.total_bytes = 0
-        self._mapping: Counter[WeightsId] = Counter()
-        self._cards: Counter[int] = Counter()
+        self._mapping: dict[WeightsId, int] = {}
+        self._cards: dict[int, int] = {}
         for charge in charges:
             self.add(charge)
 
     def cost_bytes(self, charge: Charge) -> int:
         """Return by how much the total would grow with this one."""
-        return charge.total_bytes - (charge.weights_bytes if self._mapping[charge.weights] else 0)
+        return charge.total_bytes - (charge.weights_bytes if self._mapping.get(charge.weights) else 0)
 
     def add(self, charge: Charge) -> None:
         """Charge for one more."""
         self.total_bytes += self.cost_bytes(charge)
         if charge.weights != UNSHARED:
-            self._mapping[charge.weights] += 1
+            self._mapping[charge.weights] = self._mapping.get(charge.weights, 0) + 1
         for card, size_bytes in charge.cards:
-            self._cards[card] += size_bytes
+            self._cards[card] = self._cards.get(card, 0) + size_bytes
 
     def remove(self, charge: Charge) -> None:
         """Charge for one less; its weights stay as long as another maps them."""
@@ -100,7 +99,7 @@ class Account:
 
     def card_bytes(self, card: int) -> int:
         """Return what is charged of a card."""
-        return self._cards[card]
+        return self._cards.get(card, 0)
 
     def short_bytes(self, capacity: Capacity, more: Charge = NOTHING) -> int:
         """Return how much too much all of it is with one *more*: where most is missing; 0 if it fits everywhere."""
@@ -108,12 +107,17 @@ class Account:
         if self._cards or more.cards:
             extra = dict(more.cards)
             for card in self._cards.keys() | extra.keys():
-                held_bytes = self._cards[card] + extra.get(card, 0)
+                held_bytes = self._cards.get(card, 0) + extra.get(card, 0)
                 short_bytes = max(short_bytes, held_bytes - capacity.card_bytes(card))
         return max(0, short_bytes)
 
+    def left(self, capacity: Capacity) -> Capacity:
+        """Return what is left of it beside all of this."""
+        cards = tuple(OnCard(card, size_bytes - self._cards.get(card, 0)) for card, size_bytes in capacity.cards)
+        return Capacity(ram_bytes=capacity.ram_bytes - self.total_bytes, cards=cards)
+
     def fits(self, capacity: Capacity, more: Charge = NOTHING) -> bool:
-        """Whether all of it is there, with one *more*."""
+        """Whether there is room for all of it, with one *more*."""
         return self.short_bytes(capacity, more) == 0
 
 

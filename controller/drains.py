@@ -75,9 +75,7 @@ class Drains:
         return [
             Resident(
                 model=model,
-                memory_bytes=(charge := self._residency.charge(model)).total_bytes,
-                weights=charge.weights,
-                weights_bytes=charge.weights_bytes,
+                charge=self._residency.charge(model),
                 value=math.inf if self._residency.is_pinned(model) else self._residency.value(model, now),
                 busy=self._is_needed(model, place, now),
                 pinned=self._residency.is_pinned(model),

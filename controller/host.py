@@ -6,9 +6,12 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from controller import engines
+from controller.cards import settle, whereabouts
+from controller.charges import Capacity, Cards
 from controller.device import NO_GPU, Device
 from controller.engines.base import Site
 from controller.spec import ModelName, ModelSpec, WorkerSpec
+from controller.state import Worker
 from controller.store.ledger import LedgerKey
 
 WEIGHTS_VARIABLE: Final = "WINDLASS_WEIGHTS"
@@ -23,11 +26,13 @@ class Host:
     Attributes:
         sites: what each engine must know, by the engine's name.
         device: what the box is; measurements hold for its fingerprint.
+        cards: what workers may take of each of its cards, as it is configured.
 
     """
 
     sites: Mapping[str, Site]
     device: Device = NO_GPU
+    cards: Cards = ()
 
     def site(self, model: ModelSpec) -> Site:
         """Return the box as the engine of *model* must know it, with the options that are this model's own."""
@@ -66,13 +71,27 @@ class WorkerSpecs(Mapping[ModelName, WorkerSpec]):
         self._models = models
         self._host = host
         self._known: dict[ModelName, WorkerSpec] = {}
+        self._capacity = Capacity(ram_bytes=0, cards=host.cards)
+        self._places: dict[ModelName, Cards] = {}
 
     def __getitem__(self, model: ModelName) -> WorkerSpec:
         """Describe one."""
         found = self._known.get(model)
         if found is None:
-            found = self._known[model] = self._host.worker(self._models[model])
+            spec, cards = self._models[model], self._places.get(model)
+            if cards is None:
+                cards = settle(self._capacity, spec.footprint)
+            found = self._known[model] = self._host.worker(replace(spec, cards=cards) if cards else spec)
         return found
+
+    def follow(self, workers: Mapping[ModelName, Worker], places: Mapping[ModelName, Cards]) -> None:
+        """Describe workers from now on as lying on the cards where they are, and who is to come as having its place."""
+        for model in self._models.keys() & {*workers, *places} if self._capacity.cards else ():
+            footprint, worker = self._models[model].footprint, workers.get(model)
+            cards = whereabouts(self._capacity, footprint, worker=worker, place=places.get(model))
+            if self._places.get(model) != cards:
+                self._places[model] = cards
+                self._known.pop(model, None)
 
     def __iter__(self) -> Iterator[ModelName]:
         """Go through the models."""

@@ -1,10 +1,10 @@
-"""Which workers must leave so that one more fits the memory budget. Pure: no clock, no log, no I/O."""
+"""Which workers must leave so that one more fits the budgets of memory and of cards. Pure: no clock, no log, no I/O."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from controller.charges import UNSHARED, Account, Charge, WeightsId, total_bytes
+from controller.charges import NOTHING, Account, Capacity, Charge
 from controller.spec import ModelName
 
 MAX_RESIDENTS: Final = 64
@@ -18,9 +18,7 @@ class Resident:
 
     Attributes:
         model: whose worker it is.
-        memory_bytes: what it holds.
-        weights: the weights it maps; those that several map are in memory once.
-        weights_bytes: how much of what it holds those are.
+        charge: what it holds.
         value: what keeping it is worth; the lowest goes first.
         busy: somebody uses it, or is about to by right of having come first.
         pinned: it never goes.
@@ -29,18 +27,11 @@ class Resident:
     """
 
     model: ModelName
-    memory_bytes: int
+    charge: Charge
     value: float
     busy: bool
     pinned: bool = False
     draining: bool = False
-    weights: WeightsId = UNSHARED
-    weights_bytes: int = 0
-
-    @property
-    def charge(self) -> Charge:
-        """What it takes from the budget."""
-        return Charge(total_bytes=self.memory_bytes, weights=self.weights, weights_bytes=self.weights_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,48 +58,52 @@ class Refuse:
 Plan = Start | Wait | Refuse
 
 
-def plan(budget_bytes: int, residents: Sequence[Resident], want_bytes: int, *, places: int = MAX_RESIDENTS) -> Plan:
+def plan(capacity: Capacity, residents: Sequence[Resident], want: Charge = NOTHING, *, places: int = MAX_RESIDENTS) -> Plan:
     """
-    Choose the least valuable workers whose going lets *want_bytes* fit, in bytes and in number.
+    Choose the least valuable workers whose going lets *want* fit, in memory, on every card it is to lie on, and in number.
 
     The answer does not depend on the order of *residents*, and no chosen worker could stay. Every resident counts until it is
     gone. Who is already draining is chosen first: another choice would waste the wait.
     """
     pinned = [r for r in residents if r.pinned]
     excess_places = len(residents) + 1 - places
-    room_bytes = budget_bytes - want_bytes
-    short_bytes = _held_bytes(pinned) - room_bytes
+    short_bytes = _account(pinned).short_bytes(capacity, want)
     if short_bytes > 0 or len(pinned) >= places:
-        return Refuse(max(0, short_bytes))
+        return Refuse(short_bytes)
     idle = [r for r in residents if not r.pinned and not r.busy]
     staying = [r for r in residents if r.pinned or r.busy]
-    if _held_bytes(staying) <= room_bytes and excess_places <= len(idle):
-        return Start(_choose(idle, residents, room_bytes, excess_places))
-    return Wait(_choose([r for r in residents if not r.pinned], residents, room_bytes, excess_places))
+    if _account(staying).fits(capacity, want) and excess_places <= len(idle):
+        return Start(_choose(idle, residents, capacity, want, excess_places))
+    return Wait(_choose([r for r in residents if not r.pinned], residents, capacity, want, excess_places))
 
 
 def _choose(
-    candidates: Sequence[Resident], residents: Sequence[Resident], room_bytes: int, excess_places: int
+    candidates: Sequence[Resident], residents: Sequence[Resident], capacity: Capacity, want: Charge, excess_places: int
 ) -> tuple[ModelName, ...]:
-    """Take the least valuable until what stays fits, then give back, the most valuable first, what was not needed."""
-    staying = Account(r.charge for r in residents)
+    """
+    Take the least valuable until what stays fits, then give back, the most valuable first, what was not needed.
+
+    Whoever lies on a card where nothing is missing is among the latter.
+    """
+    staying = _account(residents)
+    staying.add(want)
     chosen: list[Resident] = []
     for resident in sorted(candidates, key=_order):
-        if staying.total_bytes <= room_bytes and excess_places <= 0:
+        if staying.fits(capacity) and excess_places <= 0:
             break
         chosen.append(resident)
         staying.remove(resident.charge)
         excess_places -= 1
     for resident in sorted(chosen, key=_order, reverse=True):
-        if staying.total_bytes + staying.cost_bytes(resident.charge) <= room_bytes and excess_places + 1 <= 0:
+        if staying.fits(capacity, resident.charge) and excess_places + 1 <= 0:
             chosen.remove(resident)
             staying.add(resident.charge)
             excess_places += 1
     return tuple(r.model for r in chosen)
 
 
-def _held_bytes(residents: Iterable[Resident]) -> int:
-    return total_bytes(r.charge for r in residents)
+def _account(residents: Iterable[Resident]) -> Account:
+    return Account(r.charge for r in residents)
 
 
 def _order(resident: Resident) -> tuple[bool, bool, float, str]:

@@ -17,6 +17,7 @@ import structlog
 
 from controller import engines
 from controller.budget import Budget
+from controller.charges import Charge
 from controller.crew import Crew
 from controller.drivers.base import Driver
 from controller.duties import kept_up, survived
@@ -36,7 +37,7 @@ from controller.replicas import expand, model_of
 from controller.router import Candidate, choose, unknown_model
 from controller.scheduler import Answer, Grant, Notice, Refusal, Revocation, Rules, Scheduler
 from controller.shortlist import Shortlist
-from controller.spec import ModelName, ModelSpec, WorkerSpec
+from controller.spec import ModelName, ModelSpec
 from controller.state import ExitCause, Lease, LeaseId, RunId, Status, Worker
 from controller.store.conversations import Conversations
 from controller.talks import Seat, Talks
@@ -113,7 +114,7 @@ class Pool:
         self.models: Mapping[ModelName, ModelSpec] = {}
         self.workers: Mapping[ModelName, Worker] = {}
         self._described: Mapping[ModelName, ModelSpec] = {}
-        self.budget = Budget(rules.budget_bytes)
+        self.budget = Budget(rules.capacity)
         self.why_absent: Callable[[str], RefusedError | None] = lambda _: None
         guard = Guard(budget_bytes=rules.budget_bytes, floor_bytes=floor_bytes)
         self.lookout = Lookout(guard=guard, driver=driver, meter=meter, owner=self, clock=clock, read=read_supply)
@@ -123,7 +124,7 @@ class Pool:
             driver=driver, fleet=self.fleet, owner=self, clock=clock, read=read_supply, before_stop=self._before_stop
         )
         self._rules = rules
-        self._specs: Mapping[ModelName, WorkerSpec] = {}
+        self._specs = WorkerSpecs({}, host)
         self._shortlist = Shortlist({})
         self._callers: dict[LeaseId, Caller] = {}
         self._wake = asyncio.Event()
@@ -144,6 +145,7 @@ class Pool:
                 self.workers = self.fleet.workers()
                 self.talks.adopt({model: worker.run for model, worker in self.workers.items()}, tasks)
                 self.scheduler = Scheduler(self._rules, self._described, self.workers, self.clock())
+                self._specs.follow(self.workers, self.scheduler.places)
                 await self.lookout.look()
                 await self.pacing.look()
                 self._outdate()
@@ -172,6 +174,7 @@ class Pool:
         self._crew.models = self._described
         self._specs = self._crew.specs = WorkerSpecs(self._described, self.host)
         self.scheduler.register(self._described)
+        self._specs.follow(self.workers, self.scheduler.places)
         self.talks.register(self._described)
         self._outdate()
         self.look_again()
@@ -315,13 +318,13 @@ class Pool:
 
     @property
     def budget_bytes(self) -> int:
-        """The memory that models may take together."""
-        return self.budget.left_bytes
+        """What models may take together of the box's memory."""
+        return self.budget.left.ram_bytes
 
-    def set_aside(self, what: str, size_bytes: int) -> None:
-        """Keep that much of the budget from the models; what it does not hold any more is drained. 0 gives it back."""
-        self.budget.set_aside(what, size_bytes)
-        self.scheduler.set_budget(self.budget_bytes)
+    def set_aside(self, what: str, charge: Charge) -> None:
+        """Keep that much of the budgets from the models; what they do not hold any more is drained. Nothing gives it back."""
+        self.budget.set_aside(what, charge)
+        self.scheduler.set_budget(self.budget.left)
         self.look_again()
 
     def explain(self, refusal: RefusedError, model: str | None) -> RefusedError:
@@ -331,8 +334,7 @@ class Pool:
         spec = self.models.get(ModelName(model or ""))
         if spec is None:
             return refusal
-        pinned = (self.models[m] for m in self.scheduler.desired if m != spec.name and m in self.models and self.models[m].pinned)
-        return self.budget.explain(refusal, spec, pinned_bytes=sum(one.footprint.total_bytes for one in pinned))
+        return self.budget.explain(refusal, spec, pinned=self.scheduler.pinned(without=spec.name))
 
     @property
     def engine_away(self) -> str | None:
@@ -399,11 +401,12 @@ class Pool:
         now, before = self.clock(), frozenset(self.scheduler.desired)
         self.workers = self.fleet.workers()
         self._note_ends()
-        self.scheduler.set_budget(self.budget_bytes)
+        self.scheduler.set_budget(self.budget.left)
         self.scheduler.set_pace(self.pacing.pace)
         self.meter.pace = self.pacing.pace.factor
         self._deliver(self.scheduler.turn(self.workers, now))
         self._deliver(self.lookout.after_turn(self.scheduler, before, now))
+        self._specs.follow(self.workers, self.scheduler.places)
         desired = frozenset(self.scheduler.desired)
         arriving = self.scheduler.arriving
         self._note_arrivals(desired, before, arriving)
@@ -427,7 +430,7 @@ class Pool:
         return model not in self._held_once and engines.find(self._described[model].engine).can_be_held
 
     def _act(self, desired: frozenset[ModelName], arriving: Sequence[ModelName], tasks: asyncio.TaskGroup, now: float) -> None:
-        actions = diff(desired, self.workers, self._specs, self.budget_bytes, arriving=arriving, may_hold=self._may_hold)
+        actions = diff(desired, self.workers, self._specs, self.budget.left, arriving=arriving, may_hold=self._may_hold)
         if not actions and not self.fleet.acting:
             self._unmade = {m: until_s for m, until_s in self._unmade.items() if now < until_s}
             spare = prepare(self.workers, self._specs, without=self._unmade.keys())
@@ -538,9 +541,8 @@ class Pool:
                 raise unknown_model(named[0], self.models)
             return known
         active = {*self.scheduler.desired, *(waiter.model for waiter in self.scheduler.queue())}
-        pinned = (self.models[m] for m in self.scheduler.desired if m in self.models and self.models[m].pinned)
-        room_bytes = self.budget_bytes - sum(spec.footprint.total_bytes for spec in pinned)
-        return {**known, **dict.fromkeys(self._shortlist.pick(ask, active=active, room_bytes=room_bytes))}
+        room = self.scheduler.pinned().left(self.budget.left)
+        return {**known, **dict.fromkeys(self._shortlist.pick(ask, active=active, room=room))}
 
     def _candidate(self, spec: ModelSpec) -> Candidate:
         record, resident = self.scheduler.record(spec.name), self.is_resident(spec.name)
@@ -548,7 +550,6 @@ class Pool:
         load_s = 0.0 if resident else min(expected_s, record.load_s)
         measured, engine = self.meter.ledger.find(self.host.ledger_key(spec)), engines.find(spec.engine)
         resting = record.resting and self.clock() < record.retry_at_s
-        pinned = [self.models[m] for m in self.scheduler.desired if m != spec.name and m in self.models and self.models[m].pinned]
         return Candidate(
             spec=spec,
             resident=resident,
@@ -559,7 +560,7 @@ class Pool:
             refused_fields=engine.refused_fields,
             ignored_fields=engine.ignored_fields,
             taken_fields=engine.taken_fields,
-            room_bytes=self.budget_bytes - sum(p.footprint.total_bytes for p in pinned),
+            room=self.scheduler.pinned(without=spec.name).left(self.budget.left),
             unavailable_reason=f"it {record.why_resting(spec.name).removeprefix(f'{spec.name} ')}" if resting else "",
             retry_after_s=record.retry_at_s - self.clock() if resting else None,
         )

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Final
 
-from controller.charges import Account, Charge
+from controller.charges import Account, Capacity, Charge
 from controller.spec import ModelName, WorkerSpec
 from controller.state import Status, Worker
 
@@ -61,7 +61,7 @@ def diff(
     desired: Set[ModelName],
     workers: Mapping[ModelName, Worker],
     specs: Mapping[ModelName, WorkerSpec],
-    budget_bytes: int,
+    capacity: Capacity,
     *,
     arriving: Sequence[ModelName] = (),
     may_hold: Callable[[ModelName], bool] = lambda _: False,
@@ -84,13 +84,13 @@ def diff(
     surplus = max(0, len(workers) - len(outdated) + len(missing) - MAX_CONTAINERS)
     actions += [Remove(m) for m in spare[:surplus]]
     actions += [Create(m) for m in missing[: len(missing) - max(0, surplus - len(spare))]]
-    held = Account(_charge(w, specs) for w in workers.values() if w.held_bytes)
+    held = Account(_charge(w, specs) for w in workers.values() if w.holds)
     for model in sorted(desired):
         worker = workers.get(model)
         if worker is None or worker.status not in (Status.STOPPED, Status.HELD) or _is_outdated(model, worker, specs):
             continue
         charge = _charge(worker, specs)
-        if held.total_bytes + held.cost_bytes(charge) <= budget_bytes:
+        if held.fits(capacity, charge):
             held.add(charge)
             actions.append(Start(model) if worker.status is Status.STOPPED else LetGo(model))
     coming = {action.model for action in actions if isinstance(action, Start | LetGo)}
@@ -118,9 +118,9 @@ def _charge(worker: Worker, specs: Mapping[ModelName, WorkerSpec]) -> Charge:
     """Return what a worker takes; it shares its weights only if it is known to be made from today's description."""
     spec = specs.get(worker.model)
     if spec is None or spec.spec_hash != worker.spec_hash:
-        return Charge(total_bytes=worker.memory_bytes)
+        return Charge(total_bytes=worker.memory_bytes, cards=worker.cards)
     shared_bytes = min(spec.weights_bytes, worker.memory_bytes)
-    return Charge(total_bytes=worker.memory_bytes, weights=spec.weights, weights_bytes=shared_bytes)
+    return Charge(total_bytes=worker.memory_bytes, weights=spec.weights, weights_bytes=shared_bytes, cards=worker.cards)
 
 
 def _must_stop(
@@ -137,4 +137,5 @@ def _must_stop(
 
 def _is_outdated(model: ModelName, worker: Worker, specs: Mapping[ModelName, WorkerSpec]) -> bool:
     spec = specs.get(model)
-    return spec is None or spec.spec_hash != worker.spec_hash or spec.memory_bytes != worker.memory_bytes
+    described = None if spec is None else (spec.spec_hash, spec.memory_bytes, spec.cards)
+    return described != (worker.spec_hash, worker.memory_bytes, worker.cards)

@@ -1,5 +1,6 @@
 """Why a request is refused before it is queued, in words that say what to do. Pure."""
 
+from controller.charges import Account, Capacity, OnCard
 from controller.errors import Reason, RefusedError
 from controller.records import Record
 from controller.spec import ModelName, ModelSpec
@@ -11,20 +12,47 @@ def unknown(model: ModelName) -> RefusedError:
     return RefusedError(Reason.UNKNOWN_MODEL, f"no model {model!r} is registered")
 
 
-def never_fits(spec: ModelSpec, *, budget_bytes: int, pinned_bytes: int) -> RefusedError:
-    """The model is larger than what the budget leaves; the answer says which figure was used and how to override it."""
-    beside = f" beside {format_bytes(pinned_bytes)} of pinned models" if pinned_bytes else ""
-    text = (
-        f"{spec.name} needs {format_bytes(spec.footprint.total_bytes)} ({spec.footprint.source.value}), and the budget is "
-        f"{format_bytes(budget_bytes)}{beside}; if it needs less, say so with `memory` in its model.toml"
-    )
+def never_fits(spec: ModelSpec, *, capacity: Capacity, pinned: Account) -> RefusedError:
+    """
+    The model is larger than what a budget leaves.
+
+    The answer says which budget, which figure was used and how to override it.
+    """
+    needed = spec.footprint
     details = {
-        "footprint_bytes": spec.footprint.total_bytes,
-        "footprint_source": spec.footprint.source.value,
-        "budget_bytes": budget_bytes,
-        "pinned_bytes": pinned_bytes,
+        "footprint_bytes": needed.total_bytes,
+        "footprint_source": needed.source.value,
+        "budget_bytes": capacity.ram_bytes,
+        "pinned_bytes": pinned.total_bytes,
     }
+    if needed.gpu_bytes and needed.total_bytes + pinned.total_bytes <= capacity.ram_bytes:
+        text = f"{_on_cards(spec, capacity, pinned)}; if it needs less, say so with `gpu_memory` in its model.toml"
+        roomiest = max(capacity.cards, key=lambda part: part.size_bytes - pinned.card_bytes(part.card), default=OnCard(0, 0))
+        details |= {
+            "gpu_bytes": needed.gpu_bytes,
+            "gpu_budget_bytes": roomiest.size_bytes,
+            "gpu_pinned_bytes": pinned.card_bytes(roomiest.card),
+        }
+        return RefusedError(Reason.NEVER_FITS, text, details=details)
+    beside = f" beside {format_bytes(pinned.total_bytes)} of pinned models" if pinned.total_bytes else ""
+    text = (
+        f"{spec.name} needs {format_bytes(needed.total_bytes)} ({needed.source.value}), and the budget is "
+        f"{format_bytes(capacity.ram_bytes)}{beside}; if it needs less, say so with `memory` in its model.toml"
+    )
     return RefusedError(Reason.NEVER_FITS, text, details=details)
+
+
+def _on_cards(spec: ModelSpec, capacity: Capacity, pinned: Account) -> str:
+    """Say what a model needs of cards, and what they have."""
+    needed = spec.footprint
+    budgets = ", ".join(
+        f"GPU {card} {format_bytes(size_bytes)}"
+        + (f" beside {format_bytes(pinned.card_bytes(card))} of pinned models" if pinned.card_bytes(card) else "")
+        for card, size_bytes in capacity.cards
+    )
+    whole = f"{spec.name} needs {format_bytes(needed.gpu_bytes)} of a GPU's memory ({needed.source.value}), and "
+    parts = "" if needed.spread.counts else f", which {spec.engine} cannot split"
+    return f"{whole}the budgets are: {budgets}{parts}" if budgets else f"{whole}no GPU with memory of its own is here"
 
 
 def resting(model: ModelName, record: Record, now: float) -> RefusedError:

@@ -6,10 +6,10 @@ with Greedy-Dual-Size-Frequency Caching*, HP Labs, 1998).
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Final
 
-from controller.charges import Charge, total_bytes
+from controller.charges import Account, Cards, Charge
+from controller.placement import Wanted
 from controller.planner import MAX_RESIDENTS
 from controller.records import Record, Records
 from controller.replicas import model_of, names
@@ -40,9 +40,12 @@ class Residency:
         self._lost: set[ModelName] = set()
         self._wishes: dict[ModelName, None] = {}
         self._outdated: set[ModelName] = set()
+        self.places: dict[ModelName, Cards] = {}
+        """Where on the cards a desired worker is to lie; of one that runs, its label says where it does."""
         self.register(specs)
         self._adopted = {m for m, w in workers.items() if w.status in RUNNING}
         self.desired |= self._adopted
+        self.places |= {m: workers[m].cards for m in self._adopted}
         for model in self._adopted:
             self.record(model).last_used_s = now
 
@@ -88,8 +91,8 @@ class Residency:
 
     # Coming and going.
 
-    def enter(self, model: ModelName, now: float) -> None:
-        """Want this model in memory; its worker is gone, so whatever runs from now on is what became of this."""
+    def enter(self, model: ModelName, now: float, cards: Cards = ()) -> None:
+        """Want this model in memory, on these *cards*; its worker is gone, so what runs from now on is what became of this."""
         assert self.is_gone(model), "who has left comes back only when its worker is gone"
         record = self.record(model)
         record.run_before = self.workers[model].run if model in self.workers else NEVER_RAN
@@ -98,6 +101,7 @@ class Residency:
         record.resting = False
         self._lost.discard(model)
         self.desired.add(model)
+        self.places[model] = cards
 
     def evict(self, model: ModelName, now: float) -> None:
         """Let a model go because others are worth more, by which the cache ages."""
@@ -107,15 +111,16 @@ class Residency:
     def leave(self, model: ModelName) -> None:
         """Want this model in memory no more."""
         self.desired.discard(model)
+        self.places.pop(model, None)
         self._adopted.discard(model)
         self.record(model).ready_since_s = None
 
     # Questions.
 
     @property
-    def committed_bytes(self) -> int:
-        """What the desired workers take from the budget."""
-        return total_bytes(map(self.charge, self.desired))
+    def committed(self) -> Account:
+        """What the desired workers take from the budgets."""
+        return Account(map(self.charge, self.desired))
 
     def record(self, model: ModelName) -> Record:
         """Return what is remembered of a model."""
@@ -133,22 +138,42 @@ class Residency:
 
     def bytes_of(self, model: ModelName) -> int:
         """What a model takes or would take: its label's figure while it runs for us, today's figure until it does."""
-        if model in self.desired and not self.is_gone(model):
-            return self.workers[model].memory_bytes
+        if (labelled := self._labelled(model)) is not None:
+            return labelled.memory_bytes
         return self.specs[model].footprint.total_bytes if model in self.specs else 0
 
     def charge(self, model: ModelName) -> Charge:
         """Return what a worker takes or would take; it shares its weights with whoever was made from the same description."""
-        spec, size_bytes = self.specs.get(model), self.bytes_of(model)
+        spec, size_bytes, cards = self.specs.get(model), self.bytes_of(model), self.cards_of(model)
         if spec is None or self.is_outdated(model):
-            return Charge(total_bytes=size_bytes)
-        return replace(spec.charge, total_bytes=size_bytes, weights_bytes=min(spec.charge.weights_bytes, size_bytes))
+            return Charge(total_bytes=size_bytes, cards=cards)
+        own = spec.charge
+        mapped_bytes = min(own.weights_bytes, size_bytes)
+        return Charge(total_bytes=size_bytes, weights=own.weights, weights_bytes=mapped_bytes, cards=cards)
 
-    def fits(self, model: ModelName, *, without: Iterable[ModelName] = ()) -> bool:
+    def cards_of(self, model: ModelName) -> Cards:
+        """Return where on the cards a desired worker lies or is to lie: its label says it while it runs for us."""
+        if (labelled := self._labelled(model)) is not None:
+            return labelled.cards
+        return self.places.get(model, ())
+
+    def _labelled(self, model: ModelName) -> Worker | None:
+        """Return the worker whose label says what it takes: it runs for us."""
+        worker = self.workers.get(model)
+        return worker if worker is not None and worker.holds and model in self.desired else None
+
+    def wanted(self, model: ModelName) -> Wanted:
+        """Describe a worker that is to come."""
+        spec = self.specs[model]
+        container = self.workers.get(model)
+        home = tuple(part.card for part in container.cards) if container else ()
+        return Wanted(model=model, charge=self.charge(model), footprint=spec.footprint, home=home)
+
+    def fits(self, charge: Charge, *, without: Iterable[ModelName] = ()) -> bool:
         """Whether there is room for this one beside all desired workers but those."""
         staying = self.desired - set(without)
-        held_bytes = total_bytes(map(self.charge, {*staying, model}))
-        return held_bytes <= self.rules.budget_bytes and len(staying) < MAX_RESIDENTS
+        account = Account(map(self.charge, staying))
+        return account.fits(self.rules.capacity, charge) and len(staying) < MAX_RESIDENTS
 
     def workers_of(self, model: ModelName) -> tuple[ModelName, ...]:
         """Return the workers of a model that are to be in memory, the principal first."""
@@ -165,7 +190,7 @@ class Residency:
     def is_gone(self, model: ModelName) -> bool:
         """Nothing of it takes memory, ours or not; a container that is held before its engine begins may wait for us."""
         worker = self.workers.get(model)
-        return worker is None or worker.status in (Status.STOPPED, Status.HELD)
+        return worker is None or not worker.holds
 
     def is_ready(self, model: ModelName) -> bool:
         """It is wanted, and answers."""

@@ -22,6 +22,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from controller.cards import could_hold
+from controller.charges import Capacity
 from controller.engines.base import untaken
 from controller.errors import Reason, RefusedError
 from controller.spec import ApiPath, ModelSpec
@@ -67,7 +69,7 @@ class Candidate:
         refused_fields: request fields its engine does not take.
         ignored_fields: those that it does not take either, and that are left out for it.
         taken_fields: all that it takes; `None` if it takes any.
-        room_bytes: the most the budget can ever give it (what is pinned elsewhere taken off); `None` if nobody counts.
+        room: the most the budgets can ever give it (what is pinned elsewhere taken off); `None` if nobody counts.
         unavailable_reason: why it cannot run now (a crash loop, a folder that vanished); empty if it can.
         retry_after_s: when it can be tried again, if that is known.
 
@@ -82,7 +84,7 @@ class Candidate:
     refused_fields: frozenset[str] = frozenset()
     ignored_fields: frozenset[str] = frozenset()
     taken_fields: frozenset[str] | None = None
-    room_bytes: int | None = None
+    room: Capacity | None = None
     unavailable_reason: str = ""
     retry_after_s: float | None = None
 
@@ -192,16 +194,31 @@ def _mismatch(text: str) -> Fault:
 
 def _obstacles(candidate: Candidate) -> Iterable[Fault]:
     footprint = candidate.spec.footprint
-    if candidate.room_bytes is not None and footprint.total_bytes > candidate.room_bytes:
+    room = candidate.room
+    if room is not None and footprint.total_bytes > room.ram_bytes:
         yield Fault(
             reason=Reason.NEVER_FITS,
             text=f"it needs {format_bytes(footprint.total_bytes)} ({footprint.source}) and can be given at most "
-            f"{format_bytes(max(candidate.room_bytes, 0))}; raise the budget, unpin another model, "
+            f"{format_bytes(max(room.ram_bytes, 0))}; raise the budget, unpin another model, "
             "or set memory in its model.toml",
             details={
                 "footprint_bytes": footprint.total_bytes,
                 "footprint_source": footprint.source.value,
-                "room_bytes": max(candidate.room_bytes, 0),
+                "room_bytes": max(room.ram_bytes, 0),
+            },
+        )
+    elif room is not None and not could_hold(room, footprint):
+        most_bytes = max((size_bytes for _, size_bytes in room.cards), default=0)
+        yield Fault(
+            reason=Reason.NEVER_FITS,
+            text=f"it needs {format_bytes(footprint.gpu_bytes)} of a GPU's memory ({footprint.source}) and can be given at most "
+            f"{format_bytes(max(most_bytes, 0))} of one; raise the budget, unpin another model, "
+            "or set gpu_memory in its model.toml",
+            details={
+                "footprint_bytes": footprint.total_bytes,
+                "footprint_source": footprint.source.value,
+                "gpu_bytes": footprint.gpu_bytes,
+                "gpu_room_bytes": max(most_bytes, 0),
             },
         )
     if candidate.unavailable_reason:

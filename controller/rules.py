@@ -2,12 +2,17 @@
 
 from dataclasses import dataclass
 
+from controller.charges import Capacity, Cards
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
     """The knobs, as `[scheduler]` in the configuration sets them; each is described there."""
 
     budget_bytes: int
+    """Of the box's memory."""
+    cards: Cards = ()
+    """And of the memory of each card."""
     queue_limit: int = 512
     quantum_s: float = 10.0
     request_limit_s: float = 300.0
@@ -18,3 +23,8 @@ class Rules:
     batch_patience_s: float = 30.0
     adoption_grace_s: float = 3.0
     """After a start nothing adopted is evicted for this long: gateways renew the leases they hold."""
+
+    @property
+    def capacity(self) -> Capacity:
+        """What workers may take together."""
+        return Capacity(ram_bytes=self.budget_bytes, cards=self.cards)

@@ -22,17 +22,19 @@ The rules, in the order they apply:
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Literal
 
 from controller import refusals
 from controller.answers import Answer, Grant, Notice, Refusal, Revocation
 from controller.callers import Callers, Waiter
+from controller.charges import Account, Capacity, Cards
 from controller.drains import FIRST, Drain, Drains
 from controller.errors import Reason, RefusedError
 from controller.forecast import Line, bound_s, eta_s
 from controller.pace import FULL, Pace
+from controller.placement import Choice, choose
 from controller.planner import MAX_RESIDENTS, Plan, Refuse, Resident, Start, Wait, plan
 from controller.records import Record
 from controller.replicas import model_of, names
@@ -57,6 +59,7 @@ class Scheduler:
         self._callers = Callers()
         self._pace = FULL
         self._drains = Drains(self._residency, self._callers)
+        self._coming: Mapping[ModelName, Cards] = {}
 
     # What callers and operators say.
 
@@ -64,9 +67,9 @@ class Scheduler:
         """Take the catalog as it is now: models that left are drained, and a model that changed is given another chance."""
         self._residency.register(specs)
 
-    def set_budget(self, budget_bytes: int) -> None:
-        """Change the budget: what it does not hold any more goes at once if it is idle, and is drained if it is not."""
-        self._residency.rules = replace(self.rules, budget_bytes=budget_bytes)
+    def set_budget(self, capacity: Capacity) -> None:
+        """Change the budgets: what they do not hold any more goes at once if it is idle, and is drained if it is not."""
+        self._residency.rules = replace(self.rules, budget_bytes=capacity.ram_bytes, cards=capacity.cards)
 
     def set_pace(self, pace: Pace) -> None:
         """Take how fast the box is now: it says how many callers a worker serves at once, and how long that takes."""
@@ -226,9 +229,24 @@ class Scheduler:
         return self._callers.head(model) is not None
 
     @property
+    def places(self) -> Mapping[ModelName, Cards]:
+        """Where on the cards those are to lie who come: who is wanted, and who will be as soon as others have left."""
+        return {**self._coming, **self._residency.places}
+
+    @property
+    def committed(self) -> Account:
+        """What the desired workers take from the budgets."""
+        return self._residency.committed
+
+    def pinned(self, *, without: ModelName | None = None) -> Account:
+        """Return what the desired workers take that never go, but for one."""
+        pinned = (m for m in self.desired if m != without and self._residency.is_pinned(m))
+        return Account(map(self._residency.charge, pinned))
+
+    @property
     def committed_bytes(self) -> int:
-        """What the desired workers take from the budget."""
-        return self._residency.committed_bytes
+        """What they take of the box's memory."""
+        return self.committed.total_bytes
 
     def queue(self) -> list[Waiter]:
         """Return everybody who waits, in the order they came."""
@@ -259,7 +277,7 @@ class Scheduler:
         """Say what loading *model* now would do to the others, and do nothing."""
         if self._residency.workers_of(model):
             return Start()
-        return plan(self.rules.budget_bytes, self._drains.residents(model, None, now), self._residency.bytes_of(model))
+        return self._choose(model, self._drains.residents(model, None, now)).plan
 
     def value(self, model: ModelName, now: float) -> float:
         """Return what keeping a model is worth; the least goes first."""
@@ -376,40 +394,54 @@ class Scheduler:
         """Let claimants in, the one with the oldest caller first; who must wait reserves what it waits for."""
         answers: list[Answer] = []
         if drains := self._shrink(now):
-            self._drains.current = drains
+            self._drains.current, self._coming = drains, {}
             return answers
         going: set[ModelName] = set()
         coming: list[Resident] = []
         for model, sequence in self._claims(now):
-            want_bytes = self._residency.bytes_of(model)
-            standing = [r for r in self._drains.residents(model, sequence, now) if r.model not in going]
-            match plan(self.rules.budget_bytes, [*standing, *coming], want_bytes):
+            residents = self._drains.residents(model, sequence, now)
+            choice = self._choose(model, residents, coming=coming, going=going)
+            match choice.plan:
                 case Refuse() if coming:
                     break
                 case Refuse():
                     answers += self._refuse_all(model, Reason.NEVER_FITS, str(self._never_fits(model)))
                     continue
-                case Start(evict=victims) if self._residency.fits(model, without=victims):
+                case Start(evict=victims) if self._residency.fits(choice.charge, without=victims):
                     self._evict(victims, now)
                     if self._residency.is_gone(model):
-                        self._residency.enter(model, now)
+                        self._residency.enter(model, now, choice.charge.cards)
                         continue
                 case Wait(drain=victims):
                     going |= set(victims)
                     drains |= self._drains.begin(victims, model, now)
-            coming.append(Resident(model=model, memory_bytes=want_bytes, value=math.inf, busy=True, pinned=True))
-        self._drains.current = drains
+            coming.append(Resident(model=model, charge=choice.charge, value=math.inf, busy=True, pinned=True))
+        self._drains.current, self._coming = drains, {r.model: r.charge.cards for r in coming}
         return answers
+
+    def _choose(
+        self,
+        model: ModelName,
+        residents: Sequence[Resident],
+        *,
+        coming: Sequence[Resident] = (),
+        going: Set[ModelName] = frozenset(),
+    ) -> Choice:
+        """Say where a model is to lie, and who must leave for it, as if those who are *going* were gone."""
+        standing = [r for r in residents if r.model not in going]
+        leaving = [r for r in residents if r.model in going]
+        return choose(self.rules.capacity, standing, self._residency.wanted(model), coming=coming, going=leaving)
 
     def _shrink(self, now: float) -> dict[ModelName, Drain]:
         """Let go what a smaller budget does not hold any more, pinned models last; return what is still in use."""
-        if self.committed_bytes <= self.rules.budget_bytes:
+        capacity = self.rules.capacity
+        if self.committed.fits(capacity):
             return {}
         residents = self._drains.residents(None, FIRST, now)
-        answer = plan(self.rules.budget_bytes, residents, 0, places=MAX_RESIDENTS + 1)
+        answer = plan(capacity, residents, places=MAX_RESIDENTS + 1)
         if isinstance(answer, Refuse):  # what is pinned is too much already: it goes like everybody else, but last
             residents = [replace(r, pinned=False) for r in residents]
-            answer = plan(self.rules.budget_bytes, residents, 0, places=MAX_RESIDENTS + 1)
+            answer = plan(capacity, residents, places=MAX_RESIDENTS + 1)
         if isinstance(answer, Wait):
             idle = [r.model for r in residents if not r.busy and not r.pinned]
             self._evict(idle, now)  # all of them are not enough, and whoever is busy may take long
@@ -428,9 +460,7 @@ class Scheduler:
                 continue
             spare = (name for name in names(model, self._residency.specs) if name not in inside)
             for name in spare:
-                may_come = self._residency.is_gone(name) and now >= self.record(name).retry_at_s
-                if may_come and self._residency.fits(name):
-                    self._residency.enter(name, now)
+                if self._come_beside(name, now):
                     break
 
     def _wish(self, now: float) -> None:
@@ -438,9 +468,18 @@ class Scheduler:
         if self._callers:
             return
         for model in self._residency.missing(pinned=False):
-            may_come = self._residency.is_gone(model) and now >= self.record(model).retry_at_s
-            if may_come and self._residency.fits(model):
-                self._residency.enter(model, now)
+            self._come_beside(model, now)
+
+    def _come_beside(self, worker: ModelName, now: float) -> bool:
+        """Let a worker come if it may and takes nobody's place."""
+        may_come = self._residency.is_gone(worker) and now >= self.record(worker).retry_at_s
+        if not may_come or not self._residency.fits(self._residency.charge(worker)):
+            return False
+        choice = self._choose(worker, self._drains.residents(None, FIRST, now))
+        if choice.plan != Start():
+            return False
+        self._residency.enter(worker, now, choice.charge.cards)
+        return True
 
     # What the steps do.
 
@@ -489,7 +528,7 @@ class Scheduler:
             raise refusals.resting(model, record, now)
         if model not in self.desired:
             pinned = [r for r in self._drains.residents(model, None, now) if r.pinned]
-            if isinstance(plan(self.rules.budget_bytes, pinned, self._residency.bytes_of(model)), Refuse):
+            if isinstance(self._choose(model, pinned).plan, Refuse):
                 raise self._never_fits(model)
 
     def _check_crowd(self, likely_s: float, deadline_s: float | None) -> None:
@@ -499,9 +538,7 @@ class Scheduler:
             raise refusals.too_late(likely_s=likely_s, deadline_s=deadline_s)
 
     def _never_fits(self, model: ModelName) -> RefusedError:
-        pinned_bytes = sum(self._residency.bytes_of(m) for m in self.desired if self._residency.is_pinned(m))
-        spec = self._residency.specs[model]
-        return refusals.never_fits(spec, budget_bytes=self.rules.budget_bytes, pinned_bytes=pinned_bytes)
+        return refusals.never_fits(self._residency.specs[model], capacity=self.rules.capacity, pinned=self.pinned())
 
     # Questions.
 

@@ -11,6 +11,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Final
 
 from controller import engines
+from controller.cards import could_hold
+from controller.charges import Capacity
 from controller.engines.base import untaken
 from controller.router import ASSUMED_BANDWIDTH_BYTES_S, TYPICAL_ANSWER_TOKENS, needed_share
 from controller.spec import ApiPath, ModelName, ModelSpec
@@ -34,19 +36,19 @@ class Shortlist:
                 self._by_path.setdefault(path.value, []).append(spec)
         self._sizes = {name: spec.parameters or spec.weights_bytes // 2 for name, spec in models.items()}
 
-    def pick(self, ask: Ask, *, active: Iterable[ModelName], room_bytes: int) -> Collection[ModelName]:
+    def pick(self, ask: Ask, *, active: Iterable[ModelName], room: Capacity) -> Collection[ModelName]:
         """
         Return whom to weigh for *ask*: all where they are few.
 
         Args:
             ask: what the request needs.
             active: the models in memory, and those that somebody waits for.
-            room_bytes: the most that the budget can give one of the others.
+            room: the most that the budgets can give one of the others.
 
         """
         if len(self._models) <= FEW:
             return self._models.keys()
-        able = self._able(ask, room_bytes)
+        able = self._able(ask, room)
         if not able:  # the first by name give the reasons
             return {*heapq.nsmallest(MOST, self._models), *(m for m in active if m in self._models)}
         largest = max(able, key=lambda spec: self._sizes[spec.name])
@@ -59,7 +61,7 @@ class Shortlist:
         soonest = (name for _, name in heapq.nsmallest(MOST, strong))
         return dict.fromkeys((*(m for m in active if m in self._models), *soonest, largest.name))
 
-    def _able(self, ask: Ask, room_bytes: int) -> list[ModelSpec]:
+    def _able(self, ask: Ask, room: Capacity) -> list[ModelSpec]:
         """Return who can serve *ask*, by what the catalog says."""
         tokens, tags, fields = ask.prompt_tokens + ask.max_tokens, frozenset(ask.tags), frozenset(ask.request_fields)
         refusing = {name for name, engine in engines.ENGINES.items() if untaken(engine, fields)} if fields else ()
@@ -67,7 +69,7 @@ class Shortlist:
             spec
             for spec in self._serving(ask)
             if spec.context_tokens >= tokens
-            and spec.footprint.total_bytes <= room_bytes
+            and could_hold(room, spec.footprint)
             and (not ask.tools or spec.tools)
             and tags <= spec.tags
             and spec.engine not in refusing

@@ -21,7 +21,7 @@ LABEL_MODEL: Final = "windlass.model"
 LABEL_SPEC: Final = "windlass.spec"
 LABEL_MEMORY: Final = "windlass.memory"
 LABEL_CARDS: Final = "windlass.gpu-memory"
-"""Where a worker lies on the cards of the box, such as `0:8000000000,1:4000000000`; no such label if it is on none."""
+"""Where a worker or a build lies on the cards of the box, such as `0:8000000000,1:4000000000`; no such label if it is on none."""
 LABEL_BUILD: Final = "windlass.build"
 LABEL_STEP: Final = "windlass.step"
 
@@ -279,6 +279,7 @@ class JobSpec:
         argv: the program and its arguments; the image's entry point is not used.
         mounts: the source read-only, the folder of the build read-write.
         memory_bytes: the limit of the container, swap included.
+        cards: what is set aside of cards for it.
         pids_limit: processes and threads it may have.
         cpus: cores it may use; 0 is all of them, whenever no worker wants them.
         env: environment variables.
@@ -293,6 +294,7 @@ class JobSpec:
     argv: tuple[str, ...]
     mounts: tuple[Mount, ...]
     memory_bytes: int
+    cards: Cards = ()
     pids_limit: int = 256
     cpus: float = 0.0
     env: Mapping[str, str] = field(default_factory=dict)

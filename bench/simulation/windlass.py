@@ -66,7 +66,7 @@ class Windlass:
                     self.failed += 1
                 case Notice():
                     pass
-        for action in diff(self.scheduler.desired, self._workers, self._containers, self._rules.budget_bytes):
+        for action in diff(self.scheduler.desired, self._workers, self._containers, self._rules.capacity):
             self._perform(action)
 
     def _finish(self, lease: LeaseId, granted_s: float) -> None:

@@ -98,6 +98,7 @@ class Job:
         running: the engine says that it runs.
         memory_bytes: from its label.
         exit: how it ended; `None` while it runs and when it never ran.
+        cards: from its label.
 
     """
 
@@ -106,6 +107,7 @@ class Job:
     running: bool
     memory_bytes: int
     exit: Exit | None
+    cards: Cards = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -564,6 +564,7 @@ def _job(labels: Mapping[str, str], state: Mapping[str, Any]) -> Job:
         running=state["Running"],
         memory_bytes=int(memory) if memory.isdecimal() else 0,
         exit=_exit(state) if has_run and not state["Running"] else None,
+        cards=read_cards(labels.get(LABEL_CARDS, "")),
     )
 
 

@@ -206,7 +206,7 @@ class MemoryEngine:
         if self.images is not None and spec.image not in self.images:
             raise EngineError(f"build {spec.build}: wanted image {spec.image}, the engine has none; run `make images`")
         reach(spec.devices, self.info())
-        shown = Job(build=spec.build, step=spec.step, running=True, memory_bytes=spec.memory_bytes, exit=None)
+        shown = Job(build=spec.build, step=spec.step, running=True, memory_bytes=spec.memory_bytes, exit=None, cards=spec.cards)
         self._benches[owner, spec.build] = _Bench(shown=shown, spec=spec)
 
     def job_ended(self, owner: str, build: str, *, code: int = 0, cause: ExitCause | None = None) -> None:

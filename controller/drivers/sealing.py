@@ -67,12 +67,7 @@ def container_body(spec: WorkerSpec, *, owner: str, engine: EngineInfo) -> Body:
 
     """
     devices = reach(spec.devices, engine)
-    labels = {
-        LABEL_MODEL: spec.model,
-        LABEL_SPEC: spec.spec_hash,
-        LABEL_MEMORY: str(spec.memory_bytes),
-        **({LABEL_CARDS: write_cards(spec.cards)} if spec.cards else {}),
-    }
+    labels = {LABEL_MODEL: spec.model, LABEL_SPEC: spec.spec_hash, **_memory_labels(spec)}
     return {
         **_container(spec.image, {**devices.env, **spec.env}, labels={LABEL_OWNER: owner, **labels}, hostname="worker"),
         "Cmd": list(spec.argv),
@@ -99,7 +94,7 @@ def job_body(spec: JobSpec, *, owner: str, engine: EngineInfo) -> Body:
 
     """
     devices = reach(spec.devices, engine)
-    labels = {LABEL_BUILD: spec.build, LABEL_STEP: str(spec.step), LABEL_MEMORY: str(spec.memory_bytes)}
+    labels = {LABEL_BUILD: spec.build, LABEL_STEP: str(spec.step), **_memory_labels(spec)}
     program, *arguments = spec.argv
     return {
         **_container(spec.image, {**devices.env, **spec.env}, labels={LABEL_OWNER: owner, **labels}, hostname="build"),
@@ -113,6 +108,11 @@ def job_body(spec: JobSpec, *, owner: str, engine: EngineInfo) -> Body:
             **_memory(spec.memory_bytes, engine),
         },
     }
+
+
+def _memory_labels(spec: WorkerSpec | JobSpec) -> Mapping[str, str]:
+    """Return what says of a container what it takes, for whoever finds it running and knows nothing else of it."""
+    return {LABEL_MEMORY: str(spec.memory_bytes), **({LABEL_CARDS: write_cards(spec.cards)} if spec.cards else {})}
 
 
 def _container(image: str, env: Mapping[str, str], *, labels: Mapping[str, str], hostname: str) -> Body:

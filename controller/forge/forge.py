@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 
 import structlog
 
+from controller.charges import NOTHING, Charge, OnCard
 from controller.config import BuildSettings
 from controller.device import NO_GPU, Device
 from controller.drivers.base import Driver
@@ -40,12 +41,16 @@ ROOM_POLL_S: Final = 0.1
 class Memory(Protocol):
     """Whoever owns the models' budget."""
 
-    def set_aside(self, what: str, size_bytes: int) -> None:
+    def set_aside(self, what: str, charge: Charge) -> None:
         """Keep that much from the models."""
         ...
 
-    def may_set_aside(self, size_bytes: int) -> bool:
+    def may_set_aside(self, charge: Charge) -> bool:
         """Say whether that much can be kept from the models without unloading a pinned one."""
+        ...
+
+    def free_card(self) -> OnCard | None:
+        """Return a card that can be kept from them whole; `None` if pinned models are on all of them."""
         ...
 
     @property
@@ -144,7 +149,7 @@ class Forge:
             ticket = self._tickets.get(job.build)
             steps = len(ticket.order.recipe.steps) if ticket else 0
             if ticket is not None and job.running and job.step < steps and self._files.out(job.build) is not None:
-                ticket.adopted, ticket.step = True, job.step
+                ticket.adopted, ticket.step, ticket.cards = True, job.step, job.cards
                 adopted.add(job.build)
                 log.info("build.adopted", model=ticket.order.model, step=job.step)
             else:
@@ -208,7 +213,7 @@ class Forge:
         except (StepError, StoreError) as exc:
             await self._failed(ticket, exc)
         finally:
-            self._memory.set_aside(name, 0)
+            self._memory.set_aside(name, NOTHING)
 
     async def _failed(self, ticket: Ticket, exc: StepError | StoreError) -> None:
         out_of_memory = isinstance(exc, StepError) and exc.out_of_memory
@@ -223,23 +228,32 @@ class Forge:
 
     async def _claim(self, ticket: Ticket, name: str) -> bool:
         """Make room on the disk and in memory; false if there is none now."""
-        needed_bytes = self._shop.memory_bytes(ticket)
-        if not ticket.adopted:
-            shortage = await self._claim_disk(ticket)
-            if shortage is not None:
-                ticket.wait(shortage, self._clock())
-                return False
-            if not self._memory.may_set_aside(needed_bytes):
-                text = f"it needs {format_bytes(needed_bytes)} of memory, more than the budget leaves beside pinned models"
-                ticket.wait(f"{text}; set builds.memory, or pin fewer", self._clock())
-                return False
-        self._memory.set_aside(name, needed_bytes)
+        if not ticket.adopted and (shortage := await self._claim_disk(ticket) or self._claim_card(ticket)):
+            ticket.wait(shortage, self._clock())
+            return False
+        needed = Charge(total_bytes=self._shop.memory_bytes(ticket), cards=ticket.cards)
+        if not ticket.adopted and not self._memory.may_set_aside(needed):
+            text = f"it needs {format_bytes(needed.total_bytes)} of memory, more than the budget leaves beside pinned models"
+            ticket.wait(f"{text}; set builds.memory, or pin fewer", self._clock())
+            return False
+        self._memory.set_aside(name, needed)
         while self._memory.is_overdrawn and not ticket.adopted:
             ticket.state, ticket.reason = State.WAITING, "running answers end before their memory is its own"
             check_wanted(ticket)
             await asyncio.sleep(ROOM_POLL_S)
         ticket.state, ticket.reason = State.BUILDING, ""
         return True
+
+    def _claim_card(self, ticket: Ticket) -> str | None:
+        """Choose a whole card for a build that needs one: nobody can tell before how much of it a compiler tries out."""
+        ticket.cards = ()
+        if not self._shop.needs_card(ticket):
+            return None
+        card = self._memory.free_card()
+        if card is None:
+            return "it needs a GPU for itself, and pinned models are on all of them; pin fewer"
+        ticket.cards = (card,)
+        return None
 
     async def _claim_disk(self, ticket: Ticket) -> str | None:
         shelf, disk = await asyncio.to_thread(self._look_at_shelf)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
+from controller.charges import Cards
 from controller.store.orders import Order
 
 BACKOFF_S: Final = 15.0
@@ -69,6 +70,7 @@ class Ticket:
         failures: how often it failed in a row.
         retry_at_s: when it may be tried again.
         extra_bytes: by how much more disk it needs than its recipe says.
+        cards: what is set aside of cards for it.
         growth: by how much more memory it gets than its recipe says.
         log: the last lines of the step.
 
@@ -88,6 +90,7 @@ class Ticket:
     failures: int = 0
     retry_at_s: float = 0.0
     extra_bytes: int = 0
+    cards: Cards = ()
     growth: float = 1.0
     log: tuple[str, ...] = field(default=())
 

@@ -94,6 +94,10 @@ class Workshop:
         """Return what the largest step of a build may take."""
         return max(self.step_bytes(ticket, step) for step in ticket.order.recipe.steps)
 
+    def needs_card(self, ticket: Ticket) -> bool:
+        """Say whether a build needs a card of the box, with memory of its own."""
+        return any(step.gpu for step in ticket.order.recipe.steps) and self.device.has_gpu and not self.device.unified
+
     def step_bytes(self, ticket: Ticket, step: BuildStep) -> int:
         """Return what one step may take."""
         wanted_bytes = int(step.memory_bytes * ticket.growth)
@@ -198,8 +202,8 @@ class Workshop:
             pids_limit=step.pids_limit,
             cpus=self.settings.cpus,
             env=step.env,
-            # All GPUs: a build runs alone there, since what it needs was set aside before.
-            devices=self.device.requests() if step.gpu else (),
+            cards=ticket.cards,
+            devices=self.device.requests(tuple(part.card for part in ticket.cards)) if step.gpu else (),
             groups=self.device.gpu_groups if step.gpu else (),
         )
 

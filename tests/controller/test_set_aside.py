@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from controller.charges import NOTHING, Charge
 from controller.errors import Reason
 from controller.units import MIB
 from controller.wire import Refused
@@ -16,11 +17,11 @@ async def test_models_make_room_and_come_back(folder: Path, machine: Machine) ->
     """What does not fit beside it is unloaded, is refused for now and not for ever, and is served when it is given back."""
     async with running(folder, [model("large", mib=60), model("small", mib=20)], machine=machine) as rig:
         await rig.serve("large")
-        rig.pool.set_aside("the build of x", 70 * MIB)
+        rig.pool.set_aside("the build of x", Charge(total_bytes=70 * MIB))
         await reaches("large is gone", lambda: "large" not in machine.running)
         refused = await rig.answered(rig.ask("large"))
         await rig.serve("small")
-        rig.pool.set_aside("the build of x", 0)
+        rig.pool.set_aside("the build of x", NOTHING)
         await rig.serve("large")
 
         assert isinstance(refused, Refused)
@@ -34,7 +35,7 @@ async def test_a_waiting_caller_hears_the_same(folder: Path, machine: Machine) -
     async with running(folder, [model("busy", mib=50), model("large", mib=60)], machine=machine) as rig:
         held = await rig.granted("busy")
         waiting = rig.ask("large")
-        rig.pool.set_aside("the build of x", 45 * MIB)
+        rig.pool.set_aside("the build of x", Charge(total_bytes=45 * MIB))
         answer = await rig.answered(waiting)
         rig.release(held)
 
@@ -45,7 +46,7 @@ async def test_a_waiting_caller_hears_the_same(folder: Path, machine: Machine) -
 async def test_a_model_beyond_the_whole_budget_never_fits(folder: Path, machine: Machine) -> None:
     """That memory is set aside makes no hope where there is none."""
     async with running(folder, [model("giant", mib=101)], machine=machine) as rig:
-        rig.pool.set_aside("the build of x", 10 * MIB)
+        rig.pool.set_aside("the build of x", Charge(total_bytes=10 * MIB))
         answer = await rig.answered(rig.ask("giant"))
 
         assert isinstance(answer, Refused)

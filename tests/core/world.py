@@ -8,13 +8,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
-from controller.charges import UNSHARED, WeightsId
+from controller.cards import whereabouts
+from controller.charges import UNSHARED, Capacity, Cards, WeightsId
 from controller.errors import RefusedError
 from controller.pace import Pace
 from controller.reconcile import MAX_CONTAINERS, Action, Create, Hold, LetGo, Remove, Start, Stop, diff
 from controller.replicas import expand, model_of
 from controller.scheduler import Answer, Grant, Notice, Refusal, Revocation, Rules, Scheduler
-from controller.spec import ApiPath, Footprint, FootprintSource, ModelName, ModelSpec, Tier, WorkerSpec
+from controller.spec import ApiPath, Footprint, FootprintSource, ModelName, ModelSpec, Spread, Tier, WorkerSpec
 from controller.state import NEVER_RAN, Exit, ExitCause, LeaseId, RunId, Status, Worker
 
 KILLED = Exit(cause=ExitCause.KILLED, code=137)
@@ -34,6 +35,8 @@ def model_spec(
     version: int = 0,
     replicas: int = 1,
     private: int = 0,
+    gpu: int = 0,
+    spread: Spread = Spread(),  # noqa: B008  # a value
 ) -> ModelSpec:
     """Make a model; the sizes of tests are whole bytes."""
     return ModelSpec(
@@ -47,7 +50,12 @@ def model_spec(
         context_tokens=1024,
         parallel=parallel,
         footprint=Footprint(
-            total_bytes=size, weights_bytes=size - private, private_bytes=private, source=FootprintSource.ESTIMATE
+            total_bytes=size,
+            weights_bytes=size - private,
+            private_bytes=private,
+            source=FootprintSource.ESTIMATE,
+            gpu_bytes=gpu,
+            spread=spread,
         ),
         load_s=load_s,
         api_paths=frozenset({ApiPath.CHAT}),
@@ -69,13 +77,25 @@ def worker_spec(model: ModelSpec) -> WorkerSpec:
         socket=PurePosixPath(f"/run/{model.name}/worker.sock"),
         weights=model.charge.weights,
         weights_bytes=model.charge.weights_bytes,
+        cards=model.cards,
+        devices=tuple(f"gpu={index}" for index in model.gpus),
     )
 
 
-def worker(name: str, status: Status = Status.READY, *, size: int = 1, run: str = "r1", exited: Exit | None = None) -> Worker:
+def worker(
+    name: str, status: Status = Status.READY, *, size: int = 1, run: str = "r1", exited: Exit | None = None, cards: Cards = ()
+) -> Worker:
     """Make a worker as a scheduler sees it."""
-    spec = worker_spec(model_spec(name, size=size))
-    return Worker(model=spec.model, status=status, memory_bytes=size, spec_hash=spec.spec_hash, run=RunId(run), exit=exited)
+    spec = worker_spec(replace(model_spec(name, size=size), cards=cards))
+    return Worker(
+        model=spec.model,
+        status=status,
+        memory_bytes=size,
+        spec_hash=spec.spec_hash,
+        run=RunId(run),
+        exit=exited,
+        cards=cards,
+    )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -86,6 +106,7 @@ class Container:
     spec_hash: str
     weights: WeightsId = UNSHARED
     weights_bytes: int = 0
+    cards: Cards = ()
     status: Status = Status.STOPPED
     run: RunId = NEVER_RAN
     exit: Exit | None = None
@@ -98,9 +119,13 @@ class Container:
 
     @property
     def held_bytes(self) -> int:
-        """What it really takes."""
-        begun = self.status is not Status.STOPPED and not self.waits
-        return self.memory_bytes if self.told_to_start or begun else 0
+        """What it really takes of the box's memory."""
+        return self.memory_bytes if self.holds else 0
+
+    @property
+    def holds(self) -> bool:
+        """It really takes something."""
+        return self.told_to_start or (self.status is not Status.STOPPED and not self.waits)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,6 +215,7 @@ class World:
                 spec_hash=c.spec_hash,
                 run=c.before_held if c.status is Status.HELD else c.run,
                 exit=c.exit if c.status is Status.STOPPED else None,
+                cards=c.cards,
             )
             for model, c in self.engine.items()
         }
@@ -202,7 +228,7 @@ class World:
         answers = self.scheduler.turn(self.seen, self.now)
         self._take(answers)
         if self.scheduler.desired - before:
-            assert self.scheduler.committed_bytes <= self.rules.budget_bytes, "desired does not fit"
+            assert self.scheduler.committed.fits(self.rules.capacity), "desired does not fit"
         assert set(self.scheduler.leases) == set(self.held), "the core and the callers disagree about who holds a lease"
         assert {h.worker for h in self.held.values()} <= self.scheduler.desired, "somebody uses what is not wanted"
         arriving = self.scheduler.arriving
@@ -211,7 +237,7 @@ class World:
             self.scheduler.desired,
             self.seen,
             self.worker_specs(),
-            self.rules.budget_bytes,
+            self.rules.capacity,
             arriving=arriving,
             may_hold=lambda model: model not in self.held_once,
         )
@@ -224,7 +250,12 @@ class World:
 
     def worker_specs(self) -> Mapping[ModelName, WorkerSpec]:
         """Describe the containers of all registered models."""
-        return {name: worker_spec(spec) for name, spec in self.specs.items()}
+        capacity, places = self.rules.capacity, self.scheduler.places
+        lies = {
+            name: whereabouts(capacity, spec.footprint, worker=self.seen.get(name), place=places.get(name))
+            for name, spec in self.specs.items()
+        }
+        return {name: worker_spec(replace(spec, cards=lies[name])) for name, spec in self.specs.items()}
 
     def restart(self) -> None:
         """Kill the controller and start it again: callers in the queue are lost, leases wait for their gateway."""
@@ -263,9 +294,13 @@ class World:
         self.scheduler.set_pace(Pace(factor=factor))
 
     def set_budget(self, budget_bytes: int) -> None:
-        """Change the budget."""
-        self.rules = replace(self.rules, budget_bytes=budget_bytes)
-        self.scheduler.set_budget(budget_bytes)
+        """Change the budget of the box's memory."""
+        self.set_capacity(replace(self.rules.capacity, ram_bytes=budget_bytes))
+
+    def set_capacity(self, capacity: Capacity) -> None:
+        """Change the budgets."""
+        self.rules = replace(self.rules, budget_bytes=capacity.ram_bytes, cards=capacity.cards)
+        self.scheduler.set_budget(capacity)
 
     def unload(self, model: str, *, force: bool) -> bool:
         """Unload by hand; false if that was refused."""
@@ -295,9 +330,21 @@ class World:
     @property
     def held_bytes(self) -> int:
         """Memory that is really taken."""
-        running = [c for c in self.engine.values() if c.held_bytes]
+        running = [c for c in self.engine.values() if c.holds]
         private_bytes = sum(c.memory_bytes - c.weights_bytes for c in running)
         return private_bytes + sum({c.weights: c.weights_bytes for c in running}.values())
+
+    def held_on(self, card: int) -> int:
+        """Memory of a card that is really taken."""
+        parts = (part for c in self.engine.values() if c.holds for part in c.cards)
+        return sum(part.size_bytes for part in parts if part.card == card)
+
+    @property
+    def is_overdrawn(self) -> bool:
+        """More is taken than may be, of the box's memory or of a card."""
+        capacity = self.rules.capacity
+        cards = {part.card for c in self.engine.values() if c.holds for part in c.cards}
+        return self.held_bytes > capacity.ram_bytes or any(self.held_on(card) > capacity.card_bytes(card) for card in cards)
 
     def take_effect(self, model: ModelName) -> None:
         """A start that is under way starts the process."""
@@ -373,12 +420,13 @@ class World:
         container = self.engine.get(model)
         match action:
             case Create():
-                spec = worker_spec(self.specs[model])
+                spec = self.worker_specs()[model]
                 container = Container(
                     memory_bytes=spec.memory_bytes,
                     spec_hash=spec.spec_hash,
                     weights=spec.weights or WeightsId(f"of {model} alone"),
                     weights_bytes=spec.weights_bytes,
+                    cards=spec.cards,
                 )
                 self.engine.setdefault(model, container)
                 assert len(self.engine) <= MAX_CONTAINERS
@@ -405,7 +453,7 @@ class World:
         self.starts.append(model)
         if container is not None and container.status is Status.STOPPED:
             container.told_to_start = True
-            assert self.held_bytes <= self.rules.budget_bytes, "more memory than the budget"
+            assert not self.is_overdrawn, "more memory than the budgets"
 
     def _hold(self, model: ModelName, container: Container | None) -> None:
         self.holds.append(model)
@@ -419,7 +467,7 @@ class World:
         self.starts.append(model)
         if container is not None and container.status is Status.HELD:
             container.status, container.waits = Status.STARTING, False
-            assert self.held_bytes <= self.rules.budget_bytes, "more memory than the budget"
+            assert not self.is_overdrawn, "more memory than the budgets"
 
     def _stop(self, shown: Worker, container: Container | None) -> None:
         leases = (*self.held.values(), *self.orphans.values())

@@ -43,19 +43,19 @@ MUTANTS = (
     Mutant(
         "pinned workers are drained", "planner", "_choose([r for r in residents if not r.pinned],", "_choose(list(residents),"
     ),
-    Mutant("the wanted one weighs nothing", "planner", "room_bytes = budget_bytes - want_bytes", "room_bytes = budget_bytes"),
+    Mutant("the wanted one weighs nothing", "planner", "short_bytes(capacity, want)", "short_bytes(capacity)"),
     Mutant("refused when it just fits", "planner", "if short_bytes > 0 or", "if short_bytes >= 0 or"),
     Mutant(
         "nothing is given back",
         "planner",
-        "if staying.total_bytes + staying.cost_bytes(resident.charge) <= room_bytes and",
+        "if staying.fits(capacity, resident.charge) and",
         "if False and",
     ),
     Mutant(
         "one too few is freed",
         "planner",
-        "if staying.total_bytes <= room_bytes and excess_places <= 0:",
-        "if staying.total_bytes <= room_bytes + 1 and excess_places <= 0:",
+        "if staying.fits(capacity) and excess_places <= 0:",
+        "if staying.short_bytes(capacity) <= 1 and excess_places <= 0:",
     ),
     Mutant("places are not counted", "planner", "len(residents) + 1 - places", "0"),
     Mutant("one place too many", "planner", "len(residents) + 1 - places", "len(residents) - places"),
@@ -71,8 +71,8 @@ MUTANTS = (
     Mutant(
         "stopping memory is forgotten",
         "reconcile",
-        "for w in workers.values() if w.held_bytes)",
-        "for w in workers.values() if w.held_bytes and w.status is not Status.STOPPING)",
+        "for w in workers.values() if w.holds)",
+        "for w in workers.values() if w.holds and w.status is not Status.STOPPING)",
     ),
     Mutant("what is started is not added up", "reconcile", "            held.add(charge)\n", ""),
     Mutant("a desired worker is stopped", "reconcile", "return model not in desired and worker", "return worker"),
@@ -80,8 +80,15 @@ MUTANTS = (
     Mutant(
         "a running container is outdated too", "reconcile", "if w.status is Status.STOPPED and _is_outdated", "if _is_outdated"
     ),
-    Mutant("another limit is no reason", "reconcile", " or spec.memory_bytes != worker.memory_bytes", ""),
-    Mutant("another description is no reason", "reconcile", "spec.spec_hash != worker.spec_hash or ", ""),
+    Mutant(
+        "another limit is no reason", "reconcile", "(spec.spec_hash, spec.memory_bytes,", "(spec.spec_hash, worker.memory_bytes,"
+    ),
+    Mutant(
+        "another description is no reason",
+        "reconcile",
+        "(spec.spec_hash, spec.memory_bytes,",
+        "(worker.spec_hash, spec.memory_bytes,",
+    ),
     Mutant(
         "an outdated container is started",
         "reconcile",
@@ -92,8 +99,8 @@ MUTANTS = (
     Mutant(
         "what is held is let go without room",
         "reconcile",
-        "if held.total_bytes + held.cost_bytes(charge) <= budget_bytes:",
-        "if held.total_bytes + held.cost_bytes(charge) <= budget_bytes or worker.status is Status.HELD:",
+        "if held.fits(capacity, charge):",
+        "if held.fits(capacity, charge) or worker.status is Status.HELD:",
     ),
     Mutant(
         "what is held for nobody stays",
@@ -177,7 +184,7 @@ MUTANTS = (
     Mutant(
         "who has left may come back at once",
         "residency",
-        "return worker is None or worker.status in (Status.STOPPED, Status.HELD)",
+        "return worker is None or not worker.holds",
         "return True",
     ),
     Mutant(
@@ -194,9 +201,7 @@ MUTANTS = (
     Mutant("every idle model goes", "residency", "return spec.tier is Tier.LARGE and", "return"),
     Mutant("all small models are looked at", "residency", "wished[:MAX_RESIDENTS]", "wished"),
     Mutant("unloaded models come back", "residency", " and model not in self._renounced", ""),
-    Mutant(
-        "the catalog's figure for what runs", "residency", "if model in self.desired and not self.is_gone(model):", "if False:"
-    ),
+    Mutant("the catalog's figure for what runs", "residency", "            return labelled.memory_bytes", "            pass"),
     Mutant("any number of residents", "residency", " and len(staying) < MAX_RESIDENTS", ""),
     Mutant("outdated is forgotten at once", "residency", "if not self.is_gone(m)}", "if False}"),
     Mutant("resting models are wished for", "residency", " and not self.record(m).resting)", ")"),
@@ -331,7 +336,7 @@ MUTANTS = (
         "                case Refuse() if coming:\n                    break\n",
         "",
     ),
-    Mutant("an eviction that is not enough", "scheduler", " if self._residency.fits(model, without=victims):", ":"),
+    Mutant("an eviction that is not enough", "scheduler", " if self._residency.fits(choice.charge, without=victims):", ":"),
     Mutant(
         "the youngest claims first",
         "scheduler",
@@ -369,7 +374,7 @@ MUTANTS = (
     Mutant("the grace is no reason to refuse", "scheduler", "if not force and (grace_s := ", "if False and (grace_s := "),
     Mutant("the grace is for everybody", "residency", " if model in self._adopted else 0.0", ""),
     Mutant("wishes come before callers", "scheduler", "        if self._callers:\n            return\n", ""),
-    Mutant("a shrunk budget evicts nobody", "scheduler", "if self.committed_bytes <= self.rules.budget_bytes:", "if True:"),
+    Mutant("a shrunk budget evicts nobody", "scheduler", "if self.committed.fits(capacity):", "if True:"),
     Mutant("pinned models go like all others", "scheduler", "if isinstance(answer, Refuse):  #", "if True:  #"),
     Mutant("deadlines are forgotten", "scheduler", "for waiter in self._callers.overdue(now):", "for waiter in ():"),
     Mutant("a forced unload leaves the leases", "scheduler", "        held.clear()\n", ""),
@@ -387,7 +392,7 @@ MUTANTS = (
         "if worker == model:",
     ),
     # charges and replicas
-    Mutant("shared weights count twice", "charges", "(charge.weights_bytes if self._mapping[charge.weights] else 0)", "0"),
+    Mutant("shared weights count twice", "charges", "(charge.weights_bytes if self._mapping.get(charge.weights) else 0)", "0"),
     Mutant(
         "the last to leave leaves its weights",
         "charges",
@@ -397,8 +402,8 @@ MUTANTS = (
     Mutant(
         "strangers share",
         "charges",
-        "        if charge.weights != UNSHARED:\n            self._mapping[charge.weights] += 1",
-        "        self._mapping[charge.weights] += 1",
+        "        if charge.weights != UNSHARED:\n            self._mapping[charge.weights] = ",
+        "        if True:\n            self._mapping[charge.weights] = ",
     ),
     Mutant("replicas are pinned", "replicas", ", pinned=False, tier", ", tier"),
     Mutant("one replica too few", "replicas", "range(1, count + 1)", "range(1, max(2, count))"),
@@ -412,7 +417,7 @@ MUTANTS = (
         "if not inside or not all(map(self._residency.is_ready, inside)):",
         "if not inside:",
     ),
-    Mutant("replicas come without memory", "scheduler", "may_come and self._residency.fits(name):", "may_come:"),
+    Mutant("replicas come without memory", "scheduler", "if choice.plan != Start():", "if False:"),
     Mutant("the first worker gets all", "scheduler", "min(free, key=lambda w: len(self.record(w).leases))", "free[0]"),
     Mutant("waiting callers keep all replicas", "drains", " if self._residency.is_principal(model) else ()", ""),
     Mutant(

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from controller.charges import Charge
 from controller.guard import (
     CALM_S,
     LONGEST_PAUSE_S,
@@ -45,7 +46,7 @@ def sample(at_s: float, available_bytes: int, *, private_bytes: int = 0, committ
 
 def resident(name: str, *, value: float = 1.0, busy: bool = True, pinned: bool = False) -> Resident:
     """Make a worker."""
-    return Resident(model=ModelName(name), memory_bytes=GIB, value=value, busy=busy, pinned=pinned)
+    return Resident(model=ModelName(name), charge=Charge(total_bytes=GIB), value=value, busy=busy, pinned=pinned)
 
 
 def critical() -> Guard:

@@ -8,48 +8,70 @@ from itertools import combinations
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from controller.charges import WeightsId
-from controller.planner import Refuse, Resident, Start, Wait, plan
+from controller import planner
+from controller.charges import Capacity, Charge, OnCard, WeightsId
+from controller.planner import Plan, Refuse, Resident, Start, Wait
 from controller.spec import ModelName
 
-World = tuple[int, int, list[Resident], int]
+World = tuple[Capacity, int, list[Resident], Charge]
 
 
-def resident(name: str, size: int = 1, *, value: float = 0.0, **flags: bool) -> Resident:
-    """Make a resident that is idle unless flags say otherwise."""
+def resident(name: str, size: int = 1, *cards: int, value: float = 0.0, **flags: bool) -> Resident:
+    """Make a resident that is idle unless flags say otherwise, and takes so much of each card, counted from 0."""
     busy = flags.pop("busy", False)
-    return Resident(model=ModelName(name), memory_bytes=size, value=value, busy=busy, **flags)
+    charge = Charge(total_bytes=size, cards=on(*cards))
+    return Resident(model=ModelName(name), charge=charge, value=value, busy=busy, **flags)
 
 
-def held(*residents: Resident) -> int:
+def on(*sizes: int) -> tuple[OnCard, ...]:
+    """Lie on cards counted from 0 with these sizes; on none where it is 0."""
+    return tuple(OnCard(card, size) for card, size in enumerate(sizes) if size)
+
+
+def held(*charges: Charge) -> int:
     """Add up what is private, and each weights file once."""
-    shared = {r.weights: r.weights_bytes for r in residents if r.weights}
-    return sum(r.memory_bytes - (r.weights_bytes if r.weights else 0) for r in residents) + sum(shared.values())
+    shared = {c.weights: c.weights_bytes for c in charges if c.weights}
+    return sum(c.total_bytes - (c.weights_bytes if c.weights else 0) for c in charges) + sum(shared.values())
+
+
+def within(capacity: Capacity, *charges: Charge) -> bool:
+    """Say whether that fits into the memory and into each card."""
+    parts = [part for charge in charges for part in charge.cards]
+    cards = {part.card: sum(p.size_bytes for p in parts if p.card == part.card) for part in parts}
+    return held(*charges) <= capacity.ram_bytes and all(size <= capacity.card_bytes(card) for card, size in cards.items())
+
+
+def plan(budget: int, residents: list[Resident], want: int) -> Plan:
+    """Plan on a box without cards."""
+    return planner.plan(Capacity(ram_bytes=budget), residents, Charge(total_bytes=want))
 
 
 @st.composite
 def worlds(draw: st.DrawFn) -> World:
-    """Make a budget, a number of places, residents within both, and what is wanted."""
-    budget, places = draw(st.integers(1, 64)), draw(st.integers(1, 7))
+    """Make budgets, a number of places, residents within all of that, and what is wanted."""
+    cards = st.tuples(st.integers(0, 8), st.integers(0, 8)) | st.just((0, 0))
+    capacity = Capacity(ram_bytes=draw(st.integers(1, 64)), cards=on(draw(st.integers(0, 20)), draw(st.integers(0, 20))))
+    places = draw(st.integers(1, 7))
     mapped = {name: draw(st.integers(0, 12)) for name in ("v", "w")}
     residents: list[Resident] = []
     for i in range(draw(st.integers(0, places - 1))):
         flags = {flag: draw(st.booleans()) for flag in ("busy", "pinned", "draining")}
-        one = resident(f"m{i}", draw(st.integers(0, 24)), value=draw(st.integers(0, 3)), **flags)
-        if (weights := draw(st.sampled_from(["", "", "v", "w"]))) and mapped[weights] <= one.memory_bytes:
-            one = replace(one, weights=WeightsId(weights), weights_bytes=mapped[weights])
-        if held(*residents, one) > budget:
+        one = resident(f"m{i}", draw(st.integers(0, 24)), *draw(cards), value=draw(st.integers(0, 3)), **flags)
+        if (weights := draw(st.sampled_from(["", "", "v", "w"]))) and mapped[weights] <= one.charge.total_bytes:
+            one = replace(one, charge=replace(one.charge, weights=WeightsId(weights), weights_bytes=mapped[weights]))
+        if not within(capacity, *(r.charge for r in (*residents, one))):
             break
         residents.append(one)
     crowded = draw(st.booleans())
-    return budget, len(residents) if crowded and residents else places, residents, draw(st.integers(0, 70))
+    want = Charge(total_bytes=draw(st.integers(0, 70)), cards=on(*draw(cards)))
+    return capacity, len(residents) if crowded and residents else places, residents, want
 
 
 def fits(world: World, without: tuple[Resident, ...]) -> bool:
     """Whether the wanted one fits once these are gone."""
-    budget, places, residents, want = world
+    capacity, places, residents, want = world
     staying = [r for r in residents if r not in without]
-    return held(*staying) + want <= budget and len(staying) + 1 <= places
+    return within(capacity, want, *(r.charge for r in staying)) and len(staying) + 1 <= places
 
 
 def ways(world: World, *, busy_too: bool) -> Iterator[tuple[Resident, ...]]:
@@ -61,14 +83,16 @@ def ways(world: World, *, busy_too: bool) -> Iterator[tuple[Resident, ...]]:
 
 def ask(world: World) -> Start | Wait | Refuse:
     """Plan."""
-    budget, places, residents, want = world
-    return plan(budget, residents, want, places=places)
+    capacity, places, residents, want = world
+    return planner.plan(capacity, residents, want, places=places)
 
 
 @given(worlds())
-@example((4, 7, [], 4))
-@example((4, 7, [], 5))
-@example((4, 1, [resident("a")], 1))
+@example((Capacity(ram_bytes=4), 7, [], Charge(total_bytes=4)))
+@example((Capacity(ram_bytes=4), 7, [], Charge(total_bytes=5)))
+@example((Capacity(ram_bytes=4), 1, [resident("a")], Charge(total_bytes=1)))
+@example((Capacity(ram_bytes=4, cards=on(3)), 7, [resident("a", 1, 2)], Charge(total_bytes=1, cards=on(1))))
+@example((Capacity(ram_bytes=4, cards=on(3)), 7, [resident("a", 1, 2)], Charge(total_bytes=1, cards=on(2))))
 def test_the_kind_of_answer_agrees_with_brute_force(world: World) -> None:
     """Start exactly when idle workers suffice, Refuse exactly when even draining all but pinned ones would not, else Wait."""
     answer = ask(world)
@@ -95,10 +119,10 @@ def test_who_is_chosen_may_go_suffices_and_is_needed(world: World) -> None:
 @given(worlds(), st.randoms(use_true_random=False))
 def test_the_order_of_residents_does_not_matter(world: World, chance: random.Random) -> None:
     """The same residents in another order get the same answer."""
-    budget, places, residents, want = world
+    capacity, places, residents, want = world
     shuffled = chance.sample(residents, len(residents))
 
-    assert ask((budget, places, shuffled, want)) == ask(world)
+    assert ask((capacity, places, shuffled, want)) == ask(world)
 
 
 @given(worlds())
@@ -166,9 +190,33 @@ def test_a_refusal_says_how_much_is_missing() -> None:
     assert plan(5, [resident("p", 3, pinned=True), resident("q", 2)], 4) == Refuse(2)
 
 
+def test_nobody_leaves_another_card() -> None:
+    """What is worth least may stay if it lies where nothing is missing."""
+    residents = [resident("there", 1, 0, 3, value=1.0), resident("here", 1, 3, value=2.0)]
+    capacity = Capacity(ram_bytes=9, cards=on(4, 4))
+
+    assert planner.plan(capacity, residents, Charge(total_bytes=1, cards=on(2))) == Start((ModelName("here"),))
+    assert planner.plan(capacity, residents, Charge(total_bytes=1, cards=on(1, 1))) == Start()
+
+
+def test_memory_and_card_may_be_short_at_once() -> None:
+    """One leaves for the memory, another one for the card, and neither would do alone."""
+    residents = [resident("large", 4, value=1.0), resident("there", 1, 3, value=2.0), resident("other", 1, value=3.0)]
+    answer = planner.plan(Capacity(ram_bytes=6, cards=on(4)), residents, Charge(total_bytes=3, cards=on(2)))
+
+    assert answer == Start((ModelName("large"), ModelName("there")))
+
+
+def test_a_refusal_says_how_much_of_a_card_is_missing() -> None:
+    """The memory is enough, and the card is not."""
+    residents = [resident("p", 1, 3, pinned=True)]
+
+    assert planner.plan(Capacity(ram_bytes=9, cards=on(4)), residents, Charge(total_bytes=1, cards=on(3))) == Refuse(2)
+
+
 def test_no_place_beside_pinned_workers_is_a_refusal_with_nothing_short() -> None:
     """Where only places are missing, no bytes are."""
-    assert plan(9, [resident("p", 1, pinned=True)], 1, places=1) == Refuse(0)
+    assert planner.plan(Capacity(ram_bytes=9), [resident("p", 1, pinned=True)], Charge(total_bytes=1), places=1) == Refuse(0)
 
 
 def test_the_sixty_fifth_worker_needs_a_place() -> None:

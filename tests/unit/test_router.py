@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller import router
+from controller.charges import Capacity, OnCard
 from controller.errors import Reason, RefusedError
 from controller.router import Candidate, choose, faults
 from controller.spec import ApiPath, Footprint, FootprintSource, ModelName, ModelSpec
@@ -109,7 +110,7 @@ def test_tools_and_tags_that_a_model_has_do_not_hinder_it() -> None:
 
 def test_a_model_larger_than_its_room_never_fits() -> None:
     """The refusal carries both figures, where the footprint came from, and what to do."""
-    error = refusal(ask("manual", model="alpha"), [candidate(total_bytes=3 * GIB, room_bytes=2 * GIB)])
+    error = refusal(ask("manual", model="alpha"), [candidate(total_bytes=3 * GIB, room=Capacity(ram_bytes=2 * GIB))])
 
     assert error.reason is Reason.NEVER_FITS
     assert "3 GiB (estimate)" in str(error)
@@ -119,7 +120,20 @@ def test_a_model_larger_than_its_room_never_fits() -> None:
 
 def test_a_model_exactly_as_large_as_its_room_fits() -> None:
     """Room is inclusive."""
-    assert choose(ask(), [candidate(total_bytes=2 * GIB, room_bytes=2 * GIB)]).model == "alpha"
+    assert choose(ask(), [candidate(total_bytes=2 * GIB, room=Capacity(ram_bytes=2 * GIB))]).model == "alpha"
+
+
+def test_a_model_larger_than_every_card_is_refused_with_the_figures() -> None:
+    """Memory alone does not run it; what fits on one card is chosen."""
+    footprint = Footprint(total_bytes=GIB, weights_bytes=0, private_bytes=GIB, source=FootprintSource.ESTIMATE, gpu_bytes=3 * GIB)
+    room = Capacity(ram_bytes=9 * GIB, cards=(OnCard(0, 2 * GIB), OnCard(1, GIB)))
+    error = refusal(ask("manual", model="alpha"), [candidate(footprint=footprint, room=room)])
+
+    assert error.reason is Reason.NEVER_FITS
+    assert "needs 3 GiB of a GPU's memory (estimate) and can be given at most 2 GiB of one" in str(error)
+    assert (error.details["gpu_bytes"], error.details["gpu_room_bytes"]) == (3 * GIB, 2 * GIB)
+    larger = Capacity(ram_bytes=9 * GIB, cards=(OnCard(0, 2 * GIB), OnCard(1, 3 * GIB)))
+    assert choose(ask(), [candidate(footprint=footprint, room=larger)]).model == "alpha"
 
 
 def test_a_model_that_cannot_run_now_is_refused_for_now() -> None:
@@ -134,7 +148,7 @@ def test_a_model_that_cannot_run_now_is_refused_for_now() -> None:
 
 def test_the_lasting_reason_of_one_model_counts_and_the_passing_one_of_many() -> None:
     """Of one model's faults the most permanent is the reason; of many models' reasons the most hopeful."""
-    both = candidate("a", total_bytes=3, room_bytes=2, unavailable_reason="crash loop")
+    both = candidate("a", total_bytes=3, room=Capacity(ram_bytes=2), unavailable_reason="crash loop")
     down = candidate("b", unavailable_reason="crash loop")
 
     assert refusal(ask(tools=True), [both]).reason is Reason.NOT_ELIGIBLE
@@ -340,7 +354,7 @@ candidates_ = st.lists(
         candidate,
         st.sampled_from(NAMES),
         total_bytes=st.integers(1, 4),
-        room_bytes=st.none() | st.integers(-1, 4),
+        room=st.none() | st.integers(-1, 4).map(lambda size: Capacity(ram_bytes=size)),
         resident=st.booleans(),
         wait_s=st.sampled_from([0.0, 1.0, 30.0]),
         load_s=st.sampled_from([0.0, 2.0, 30.0]),

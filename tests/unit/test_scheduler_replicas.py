@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from controller.charges import Capacity
 from controller.errors import Reason, RefusedError
 from controller.reconcile import Start, diff
 from controller.replicas import expand, model_of, names, replica_name
@@ -328,6 +329,6 @@ def test_shared_weights_are_started_beside_each_other() -> None:
     first = replace(worker("a", size=5), spec_hash=specs[A].spec_hash)
     second = replace(worker("a~2", Status.STOPPED, size=5), spec_hash=specs[A2].spec_hash)
 
-    assert diff({A, A2}, {A: first, A2: second}, specs, 6) == (Start(A2),)
-    assert diff({A, A2}, {A: first, A2: second}, specs, 5) == ()
-    assert diff({A, A2}, {A: replace(first, spec_hash="old"), A2: second}, specs, 6) == ()
+    assert diff({A, A2}, {A: first, A2: second}, specs, Capacity(ram_bytes=6)) == (Start(A2),)
+    assert diff({A, A2}, {A: first, A2: second}, specs, Capacity(ram_bytes=5)) == ()
+    assert diff({A, A2}, {A: replace(first, spec_hash="old"), A2: second}, specs, Capacity(ram_bytes=6)) == ()

@@ -5,6 +5,7 @@ from dataclasses import replace
 import msgspec
 import pytest
 
+from controller.charges import Capacity
 from controller.router import Candidate, choose
 from controller.shortlist import FEW, MOST, Shortlist
 from controller.spec import ApiPath, ModelName, ModelSpec
@@ -21,12 +22,12 @@ MODELS = {
     )
     for number in range(10_000)
 }
-ROOM_BYTES = 6_000_000_000
+ROOM = Capacity(ram_bytes=6_000_000_000)
 
 
 def candidate(spec: ModelSpec) -> Candidate:
     """Make a candidate that lies on disk."""
-    return Candidate(spec=spec, load_s=spec.load_s, room_bytes=ROOM_BYTES)
+    return Candidate(spec=spec, load_s=spec.load_s, room=ROOM)
 
 
 @pytest.mark.parametrize("difficulty", [0.0, 0.5, 1.0])
@@ -44,7 +45,7 @@ def candidate(spec: ModelSpec) -> Candidate:
 def test_the_choice_is_the_same_as_among_all(difficulty: float, needs: dict[str, object]) -> None:
     """Whoever is left out could not serve it, or would not have been chosen."""
     ask = msgspec.convert({"mode": "auto", "api_path": ApiPath.CHAT.value, "difficulty": difficulty, **needs}, Ask)
-    few = Shortlist(MODELS).pick(ask, active=(), room_bytes=ROOM_BYTES)
+    few = Shortlist(MODELS).pick(ask, active=(), room=ROOM)
 
     assert len(few) <= MOST + 1
     assert choose(ask, [candidate(s) for s in MODELS.values()]).model == choose(ask, [candidate(MODELS[m]) for m in few]).model
@@ -53,7 +54,7 @@ def test_the_choice_is_the_same_as_among_all(difficulty: float, needs: dict[str,
 def test_whoever_is_in_memory_is_weighed() -> None:
     """Being there already may outweigh everything else."""
     ask = Ask(mode="auto", api_path=ApiPath.CHAT.value)
-    few = Shortlist(MODELS).pick(ask, active=[ModelName("m9999"), ModelName("gone")], room_bytes=ROOM_BYTES)
+    few = Shortlist(MODELS).pick(ask, active=[ModelName("m9999"), ModelName("gone")], room=ROOM)
 
     assert "m9999" in few
     assert "gone" not in few
@@ -63,11 +64,11 @@ def test_nobody_able_leaves_a_few_that_say_why() -> None:
     """A refusal needs examples, not ten thousand of them."""
     ask = Ask(mode="auto", api_path="/v1/songs")
 
-    assert MOST == len(Shortlist(MODELS).pick(ask, active=(), room_bytes=ROOM_BYTES))
+    assert MOST == len(Shortlist(MODELS).pick(ask, active=(), room=ROOM))
 
 
 def test_a_few_are_weighed_all() -> None:
     """On a usual box nothing is left out."""
     some = dict(list(MODELS.items())[:FEW])
 
-    assert some.keys() == Shortlist(some).pick(Ask(mode="auto", api_path="x"), active=(), room_bytes=0)
+    assert some.keys() == Shortlist(some).pick(Ask(mode="auto", api_path="x"), active=(), room=Capacity(ram_bytes=0))
