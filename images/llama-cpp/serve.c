@@ -7,7 +7,8 @@
  *   done here, since the kernel charges a page of a file to the container that reads it first.
  * - Where the run directory holds a FIFO `hold`, the program begins when somebody opens that for writing. Until then this process
  *   holds clean pages of files and no memory of its own, so it can wait beside a model that is leaving.
- * - In an image that computes on a GPU (DRIVER names the library), it begins nothing where the container has no driver.
+ * - In an image for GPUs (DRIVER names the library), it begins nothing where the container has no driver, unless the program is
+ *   told `--device none`.
  *
  * The child says in one datagram to NOTIFY_SOCKET what it read and when; without a receiver it is lost, and that is all.
  */
@@ -149,15 +150,23 @@ static int read_ahead(char *paths) {
     _exit(0);
 }
 
-/* A server without its driver computes on the processors, many times slower, and answers as if all were well. */
-static int lacks_driver(void) {
+/* A server that finds no driver computes on the processors, many times slower, and answers as if all were well. */
+static int lacks_driver(char **argv) {
 #ifdef DRIVER
+    for (char **word = argv; word[0] && word[1]; word++) {
+        if (!strcmp(word[0], "--device") && !strcmp(word[1], "none")) {
+            return 0;
+        }
+    }
     if (!dlopen(DRIVER, RTLD_LAZY | RTLD_LOCAL)) {
         fprintf(stderr, "serve: wanted NVIDIA's driver in this container, got: %s\n"
-                        "serve: give it the GPU: --runtime nvidia, or --device with a name of the Container Device Interface\n",
+                        "serve: give it a GPU (--runtime nvidia, or --device with a name of the Container Device Interface), or say\n"
+                        "serve: --device none to compute on the processors\n",
                 dlerror());
         return 1;
     }
+#else
+    (void)argv;
 #endif
     return 0;
 }
@@ -169,7 +178,7 @@ int main(int argc, char **argv) {
         fprintf(stderr, "usage: serve PROGRAM [ARGUMENT...]\n");
         return 64;
     }
-    if (lacks_driver()) {
+    if (lacks_driver(argv)) {
         return 69; /* EX_UNAVAILABLE */
     }
     umask(0007);
