@@ -18,7 +18,7 @@ from controller.power import PowerReading
 
 STEPS: Final = (1.0, 0.75, 0.5, 0.25)
 """The paces there are: what is known of a throttle is too rough for more."""
-FALL_S: Final = 5.0
+FALL_S: Final = 10.0
 RISE_S: Final = 30.0
 LITTLE: Final = 0.75
 MUCH: Final = 0.5

@@ -15,7 +15,8 @@ from controller.power import QUIET, PowerReading
 
 log: Final = structlog.get_logger()
 
-LOOK_S: Final = 2.0
+LOOK_S: Final = 5.0
+"""Seldom enough that asking NVIDIA's tool, a process of its own, costs nothing that counts."""
 
 
 class Pacing:

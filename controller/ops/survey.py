@@ -7,11 +7,13 @@ import os
 import socket
 from collections.abc import Iterable, Mapping
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Final
 from urllib.parse import quote
 
 from controller.config import Settings, load_settings
+from controller.device import Device
 from controller.drivers.base import EngineInfo
 from controller.drivers.docker import DockerDriver
 from controller.errors import ConfigError, EngineError, WindlassError
@@ -37,9 +39,10 @@ _FIRST_FREE_PORT: Final = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 def survey(environ: Mapping[str, str], *, config: Path | None) -> Facts:
     """Look at everything. What cannot be looked at is a fact, too."""
     settings, problems = _settings(environ, config)
-    models, folder_problems, engine_problems = _models(settings)
-    engine = _engine(environ, settings, {model.engine for model in models})
-    system = LocalSystem()
+    system, address = LocalSystem(), environ.get("DOCKER_HOST") or f"unix://{_ENGINE_SOCKET}"
+    engine = _engine(settings, address)
+    device = read_device(system, engine.info)
+    models, folder_problems, engine_problems = _models(settings, device)
     return Facts(
         config_problems=(*problems, *engine_problems),
         settings=settings,
@@ -47,12 +50,12 @@ def survey(environ: Mapping[str, str], *, config: Path | None) -> Facts:
         home=read_access(settings.home),
         run=read_access(settings.run),
         disk=read_disk(settings.home),
-        engine=engine,
+        engine=_with_images(engine, settings, address, {model.engine for model in models}),
         port=read_port(settings.gateway.listen),
         key_count=_key_count(settings),
         models=models,
         folder_problems=folder_problems,
-        device=read_device(system, engine.info),
+        device=device,
         condition=read_condition(system, cdi_folders=engine.info.cdi_folders if engine.info else ()),
     )
 
@@ -103,11 +106,11 @@ def _settings(environ: Mapping[str, str], config: Path | None) -> tuple[Settings
         return Settings(), exc.problems
 
 
-def _models(settings: Settings) -> tuple[tuple[ModelSpec, ...], tuple[tuple[str, str], ...], tuple[str, ...]]:
+def _models(settings: Settings, device: Device) -> tuple[tuple[ModelSpec, ...], tuple[tuple[str, str], ...], tuple[str, ...]]:
     """Return what can be served, which folders cannot, and what the engines' settings have wrong."""
     folder = settings.home / "models"
     try:
-        scanner = Scanner(settings)
+        scanner = Scanner(settings, memory_bytes=read_memory().total_bytes, device=device)
     except ConfigError as exc:
         return (), (), exc.problems
     if nearest_existing(folder) != Path(folder):
@@ -116,17 +119,21 @@ def _models(settings: Settings) -> tuple[tuple[ModelSpec, ...], tuple[tuple[str,
     return catalog.models, tuple((problem.folder, problem.text) for problem in catalog.problems), ()
 
 
-def _engine(environ: Mapping[str, str], settings: Settings, engines: Iterable[str]) -> EngineFacts:
-    address = environ.get("DOCKER_HOST") or f"unix://{_ENGINE_SOCKET}"
+def _engine(settings: Settings, address: str) -> EngineFacts:
     try:
         with closing(asyncio.new_event_loop()) as loop:  # not asyncio.run: that forgets the loop of whoever called us
             info = loop.run_until_complete(_ask_engine(settings.owner, address))
     except EngineError as exc:
         return EngineFacts(problem=str(exc))
-    if not address.startswith("unix://"):
-        return EngineFacts(info=info)
+    return EngineFacts(info=info)
+
+
+def _with_images(engine: EngineFacts, settings: Settings, address: str, engines: Iterable[str]) -> EngineFacts:
+    """Look for the images that models want, where the engine is on this host and answers."""
+    if engine.info is None or not address.startswith("unix://"):
+        return engine
     tags = {name: settings.engine(name).image for name in engines}
-    return EngineFacts(info=info, missing_images=find_missing_images(tags, PurePosixPath(address.removeprefix("unix://"))))
+    return replace(engine, missing_images=find_missing_images(tags, PurePosixPath(address.removeprefix("unix://"))))
 
 
 async def _ask_engine(owner: str, address: str) -> EngineInfo:

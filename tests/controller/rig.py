@@ -24,6 +24,7 @@ from controller.engines.base import HOLD_NAME, KV_MOUNT, Site
 from controller.host import Host
 from controller.meter import Meter
 from controller.pool import Pool
+from controller.power import QUIET
 from controller.probes.memory import Supply
 from controller.rules import Rules
 from controller.spec import ApiPath, Footprint, FootprintSource, ModelName, ModelSpec, Tier, WorkerSpec
@@ -119,6 +120,7 @@ class Machine(MemoryEngine):
         held: which models have waited to be let go.
         others_leave_bytes: what other programs leave of the box's memory.
         stalled_s: for how long everything has waited for memory so far.
+        power: what the box says of power and heat.
 
     """
 
@@ -133,6 +135,7 @@ class Machine(MemoryEngine):
         self.others_leave_bytes = 10 * BUDGET_BYTES
         self.stalled_s = 0.0
         self.held: set[str] = set()
+        self.power = QUIET
         self._begun: set[str] = set()
         self._opening: dict[ModelName, asyncio.Task[None]] = {}
 
@@ -392,6 +395,7 @@ async def running(
         clock=clock,
         floor_bytes=FLOOR_BYTES,
         read_supply=machine.supply,
+        read_power=lambda: machine.power,
         conversations=Conversations(database, folder / "k", limits=kept, wall=clock) if kept else None,
     )
     pool.register({spec.name: spec for spec in models})

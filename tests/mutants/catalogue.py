@@ -262,6 +262,14 @@ MUTANTS = (
     ),
     Mutant("a request on a hot box counts as a long one", "scheduler", "serve(served_s * self._pace.factor)", "serve(served_s)"),
     Mutant("a hot box is expected to be as quick", "scheduler", "record.service_s / self._pace.factor", "record.service_s"),
+    # power
+    Mutant(
+        "the mode with the highest number is the strongest", "power", "key=lambda mode: mode.rank", "key=lambda mode: mode.number"
+    ),
+    Mutant("an uncapped mode is the weakest", "power", "gpu_hz: float = math.inf", "gpu_hz: float = 0.0"),
+    Mutant(
+        "only memory counts", "power", "(lambda mode: mode.memory_hz, lambda mode: mode.gpu_hz)", "(lambda mode: mode.memory_hz,)"
+    ),
     # pace
     Mutant("a moment of heat counts", "pace", "now) >= FALL_S:", "now) >= 0:"),
     Mutant("it is well again at once", "pace", "now) >= RISE_S:", "now) >= 0:"),

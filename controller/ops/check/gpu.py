@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from typing import Final
 
 from controller.device import Device, Family, GpuAccess
-from controller.ops.check.values import Facts, Finding, curable, warning
+from controller.engines import ENGINES
+from controller.ops.check.values import Facts, Finding, curable, note, warning
 from controller.ops.remedy import Holds, Lacks, Need, Proof, Remedy, Run, Write
 from controller.probes.condition import CDI_KIND, DAEMON_CONFIGURATION, ENGINE_DROP_INS, NO_RAW_TABLE, TOOLKIT
 
@@ -48,6 +49,20 @@ def specifications(facts: Facts) -> Iterable[Finding]:
             "CDI",
             f"{one.path} is out of date: {why}; containers that ask for a GPU will not start",
             _cdi(device, one.path, *proofs),
+        )
+
+
+def engines_for(facts: Facts) -> Iterable[Finding]:
+    """Say so if no TensorRT engine runs on this Jetson: llama.cpp is what is left for its GPU."""
+    device = facts.device
+    if not device.is_jetson or device.access is GpuAccess.NONE:
+        return
+    refusals = {name: engine.refusal(device) for name, engine in ENGINES.items() if name.startswith("tensorrt-")}
+    if refusals and all(refusals.values()):
+        yield note(
+            "engines",
+            f"no TensorRT engine runs here: {'; '.join(f'{name}: {why}' for name, why in sorted(refusals.items()))}",
+            "llama-cpp uses the GPU of this board; JetPack 7.2 (L4T 39.2) brings the rest",
         )
 
 

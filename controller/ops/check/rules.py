@@ -16,6 +16,7 @@ def findings(facts: Facts) -> tuple[Finding, ...]:
         *gpu.access(facts),
         *gpu.specifications(facts),
         *gpu.driver(facts),
+        *gpu.engines_for(facts),
         *place.folders(facts),
         *place.disk(facts),
         *place.sockets(facts),
