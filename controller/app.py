@@ -27,6 +27,7 @@ from controller.host import Host
 from controller.identity import LOOK_S, find_out
 from controller.meter import Meter
 from controller.pool import Pool
+from controller.probes.gpu_memory import read_gpu_memory
 from controller.probes.host import read_cpu_count
 from controller.probes.memory import read_memory
 from controller.probes.power import read_power
@@ -112,6 +113,7 @@ async def serve(settings: Settings, driver: Driver, system: System = HERE, *, lo
         meter=meter,
         clock=time.monotonic,
         floor_bytes=floor_bytes(settings, total_bytes=read_memory().total_bytes),
+        read_gpu_memory=partial(read_gpu_memory, system, identity.device),
         read_power=partial(read_power, system),
         conversations=kept,
     )

@@ -17,6 +17,8 @@ from controller.drivers.base import Container, Driver
 from controller.duties import kept_up, survived
 from controller.errors import ContainerMissingError, EngineError, EngineUnavailableError, StoreError
 from controller.fleet import Fleet
+from controller.gpu_watch import GpuWatch
+from controller.memory_back import MemoryBack
 from controller.probes import readiness
 from controller.probes.kernel import read_memory_kills
 from controller.probes.memory import Supply, read_supply
@@ -27,7 +29,6 @@ from controller.spec import ModelName, ModelSpec, WorkerSpec
 from controller.starts import Starts
 from controller.state import Exit, ExitCause, RunId
 from controller.store import workdirs
-from controller.units import MIB
 
 log: Final = structlog.get_logger()
 
@@ -41,11 +42,6 @@ LIVENESS_S: Final = 3.0
 """How often a ready worker is asked whether it still answers, and how long it may take to."""
 LIVENESS_STRIKES: Final = 3
 """So many times in a row without an answer, and it is ended."""
-MEMORY_BACK_S: Final = 0.1
-"""How long the memory of a worker that has ended is waited for, if others take memory in the same moment."""
-BACK_SHARE: Final = 0.9
-STILL_BYTES: Final = MIB
-MEMORY_POLL_S: Final = 0.005
 READ_BYTES_PER_S: Final = 50_000_000
 """The slowest medium a model may lie on (an SD card), for the time a worker may take to become ready."""
 
@@ -90,6 +86,7 @@ class Crew:
         engine_away: why the container engine does not answer; `None` while it does.
         models: the registered models.
         specs: their containers.
+        memory_back: who waits for the memory of those that have ended.
 
     """
 
@@ -104,6 +101,7 @@ class Crew:
         before_stop: Callable[[ModelName], Awaitable[None]] | None = None,
         read: Callable[[], Supply] = read_supply,
         starts: Starts | None = None,
+        gpus: GpuWatch | None = None,
     ) -> None:
         """Know whom to ask and whom to tell; `before_stop` saves what is worth it, in a time that it bounds itself."""
         self.engine_away: str | None = None
@@ -113,7 +111,8 @@ class Crew:
         self._fleet = fleet
         self._owner = owner
         self._clock = clock
-        self._read = read
+        self._gpus = gpus or GpuWatch(driver=driver, clock=clock)
+        self.memory_back = MemoryBack(read=read, gpus=self._gpus, clock=clock)
         self._count_memory_kills = count_memory_kills
         self._memory_kills = count_memory_kills()
         self._before_stop = before_stop
@@ -224,30 +223,20 @@ class Crew:
         begun_s = self._clock()
         if self._before_stop is not None and model not in self._fleet.judged():
             await self._before_stop(model)
-        saved_s, before_bytes = self._clock(), self._read().available_bytes
+        saved_s, before_bytes = self._clock(), self.memory_back.available_bytes()
+        held = self._gpus.held(model, self._fleet.run(model))
         await self._driver.kill(model)
         killed_s = self._clock()
-        returned_bytes = await self._await_memory(before_bytes, self._owner.private_bytes(model))
+        returned_bytes = await self.memory_back.wait(
+            model,
+            before_bytes=before_bytes,
+            private_bytes=self._owner.private_bytes(model),
+            on_gpu=model in self.specs and bool(self.specs[model].devices),
+            held=held,
+        )
         self._starts.forget(model)
         parts = {"save_s": saved_s - begun_s, "kill_s": killed_s - saved_s, "back_s": self._clock() - killed_s}
         self._owner.worker_ended(model, parts, returned_bytes=returned_bytes)
-
-    async def _await_memory(self, before_bytes: int, held_bytes: int) -> int:
-        """
-        Wait until there is as much more to be had as a worker held, and say how much it is.
-
-        Others may take memory in the same moment, so it is enough as well that no more of it comes: a release goes on without
-        a pause once it has begun, and the engine's word means that it has.
-        """
-        deadline_s, last_bytes = self._clock() + MEMORY_BACK_S, before_bytes
-        while True:
-            now_bytes = self._read().available_bytes
-            if now_bytes - before_bytes >= BACK_SHARE * held_bytes or self._clock() >= deadline_s:
-                return now_bytes - before_bytes
-            if last_bytes > before_bytes and now_bytes - last_bytes < STILL_BYTES:
-                return now_bytes - before_bytes
-            last_bytes = now_bytes
-            await asyncio.sleep(MEMORY_POLL_S)
 
     async def _await_ready(self, model: ModelSpec, run: RunId) -> None:
         def wanted() -> bool:

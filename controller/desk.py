@@ -312,6 +312,7 @@ class Desk:
         verdict = self._pool.lookout.guard.verdict
         if verdict.level is not Level.CALM:
             kept.append(verdict.reason)
+        kept += self._pool.memory_stuck
         if self._pool.pacing.pace.throttled:
             kept += self._pool.pacing.pace.reasons
         return [*folders, *kept, *self._builds.complaints, *reports.disk_complaints(readings.disk, self._settings.home)]

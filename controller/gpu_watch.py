@@ -16,7 +16,7 @@ import structlog
 from controller.device import NO_GPU, Device
 from controller.drivers.base import Driver, Usage
 from controller.errors import EngineError
-from controller.gpu_memory import GpuReading, ReadGpuMemory
+from controller.gpu_memory import GpuReading, Pid, ReadGpuMemory
 from controller.spec import ModelName
 from controller.state import RunId, Status, Worker
 
@@ -32,11 +32,12 @@ CALM_S: Final = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
-    """What one run of a worker held when it was looked at, by the index of the GPU."""
+    """What one run of a worker held when it was looked at, by the index of the GPU, and the processes that held it."""
 
     run: RunId
     at_s: float
     gpus_bytes: Mapping[int, int]
+    pids: frozenset[Pid] = frozenset()
 
     @property
     def total_bytes(self) -> int:
@@ -92,7 +93,7 @@ class GpuWatch:
             self.others_bytes = {}
             return
         for model, pids in known.items():
-            self._held[model] = Held(run=running[model], at_s=now, gpus_bytes=reading.of(pids))
+            self._held[model] = Held(run=running[model], at_s=now, gpus_bytes=reading.of(pids), pids=pids)
         self._note_others(reading)
 
     async def read(self) -> GpuReading | None:
@@ -115,12 +116,18 @@ class GpuWatch:
             return replace(usage, unified_bytes=usage.kernel_bytes)  # page tables are in there too, which are private as well
         return replace(usage, gpu_unseen=True)
 
-    def is_settled(self, worker: Worker) -> bool:
-        """Say whether what a worker holds was seen after it had become ready: while it loads, a figure is old when it is told."""
-        held = self.held(worker.model, worker.run)
-        return held is not None and worker.ready_since_s is not None and held.at_s >= worker.ready_since_s
+    def is_current(self, usage: Usage, worker: Worker) -> bool:
+        """
+        Say whether what is told of a worker is what it holds now.
 
-    async def _pids(self, model: ModelName) -> frozenset[int] | None:
+        What was looked at while it loaded is old when it is told; what the kernel counts is not.
+        """
+        held = self.held(worker.model, worker.run)
+        if held is None:
+            return not usage.gpu_unseen
+        return worker.ready_since_s is not None and held.at_s >= worker.ready_since_s
+
+    async def _pids(self, model: ModelName) -> frozenset[Pid] | None:
         try:
             return await self._driver.pids(model)
         except EngineError:  # it may end while it is asked

@@ -16,6 +16,7 @@ from controller.budget import Budget
 from controller.drift import Drift, Drifts, Reading
 from controller.drivers.base import Driver, Usage
 from controller.errors import EngineError
+from controller.gpu_watch import POLL_S, GpuWatch
 from controller.guard import Guard, Level, Sample
 from controller.meter import Meter
 from controller.probes.memory import Supply, read_supply
@@ -48,6 +49,10 @@ class Owner(Protocol):
         """The workers as the last turn saw them."""
         ...
 
+    def on_gpu(self, model: ModelName) -> bool:
+        """Say whether a model's worker computes on a GPU."""
+        ...
+
     def look_again(self) -> None:
         """Take another turn."""
         ...
@@ -71,6 +76,7 @@ class Lookout:
         guard: who decides.
         stopped: how many idle workers were stopped because the budget had shrunk.
         ended: how many busy ones were ended.
+        gpus: what workers hold on GPUs.
 
     """
 
@@ -83,8 +89,10 @@ class Lookout:
         owner: Owner,
         clock: Callable[[], float],
         read: Callable[[], Supply] = read_supply,
+        gpus: GpuWatch | None = None,
     ) -> None:
         """Know whom to ask and whom to tell."""
+        self.gpus = gpus or GpuWatch(driver=driver, clock=clock)
         self.guard = guard
         self.stopped = 0
         self.ended = 0
@@ -104,6 +112,8 @@ class Lookout:
         """Look until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._keep_asking())
+            if self.gpus.device.has_gpu:
+                tasks.create_task(self._keep_watching_gpus())
             while True:
                 self._told.clear()
                 self._ask.set()
@@ -141,6 +151,21 @@ class Lookout:
         """Return the memory of a running worker, as it was seen last."""
         seen = self._seen.get(model)
         return seen.usage if seen else None
+
+    def private_bytes(self, worker: Worker) -> int:
+        """
+        Return what one holds privately; of one that nobody could ask yet, what it is expected to.
+
+        What a GPU that shares the box's memory holds for it is seen seldom, and in between it must not look like somebody else's:
+        until it was seen at rest, the worker counts for no less than it is expected to hold.
+        """
+        seen, spec = self._seen.get(worker.model), self._owner.models.get(worker.model)
+        expected_bytes = spec.footprint.private_bytes if spec else 0
+        if seen is None:
+            return expected_bytes
+        if self.gpus.device.unified and self._owner.on_gpu(worker.model) and not self.gpus.is_current(seen.usage, worker):
+            return max(seen.usage.private_bytes, expected_bytes)
+        return seen.usage.private_bytes
 
     def drift(self, model: ModelName) -> Drift | None:
         """Return how the worker of a model has outgrown its figure, if it has."""
@@ -185,11 +210,21 @@ class Lookout:
             await asyncio.gather(*(self._ask_worker(model, run) for model, run in running.items()))
             self._told.set()
 
+    async def _keep_watching_gpus(self) -> None:
+        """Look at the GPUs whenever that is due, and no more often."""
+        while True:
+            workers = [worker for model, worker in self._owner.workers.items() if self._owner.on_gpu(model)]
+            if self.gpus.is_due(workers):
+                await self.gpus.look(workers)
+            await asyncio.sleep(POLL_S)
+
     async def _ask_worker(self, model: ModelName, run: RunId) -> None:
         try:
             usage = await self._driver.usage(model)
         except EngineError:  # it may end while it is asked
             return
+        if (asked := self._owner.workers.get(model)) is not None and self._owner.on_gpu(model):
+            usage = self.gpus.completed(usage, asked)
         now, before = self._clock(), self._seen.get(model)
         rate = 0.0
         if before is not None and before.run == run and now > before.at_s:
@@ -203,7 +238,7 @@ class Lookout:
     def _watch_drift(self, worker: Worker, spec: ModelSpec, seen: _Seen) -> None:
         """Have a model that needs more than its figure charged more, and loaded anew if it cannot work with what it has."""
         reading = Reading(
-            private_bytes=seen.usage.anon_bytes,
+            private_bytes=seen.usage.private_bytes,
             charged_bytes=seen.usage.charged_bytes,
             refault_bytes_per_s=seen.refault_bytes_per_s,
             weights_bytes=spec.footprint.weights_bytes,
@@ -219,17 +254,8 @@ class Lookout:
             self._owner.look_again()
 
     def _private_bytes(self) -> int:
-        """Add up what the workers hold privately; of one that nobody could ask yet, what it is expected to."""
-        total_bytes = 0
-        for model, worker in self._owner.workers.items():
-            if worker.status not in RUNNING:
-                continue
-            seen, spec = self._seen.get(model), self._owner.models.get(model)
-            if seen is not None:
-                total_bytes += seen.usage.anon_bytes
-            elif spec is not None:
-                total_bytes += spec.footprint.private_bytes
-        return total_bytes
+        """Add up what the workers hold privately."""
+        return sum(self.private_bytes(worker) for worker in self._owner.workers.values() if worker.status in RUNNING)
 
     def _refaults(self, model: ModelName) -> float:
         seen = self._seen.get(model)

@@ -23,6 +23,8 @@ from controller.drivers.base import Driver
 from controller.duties import kept_up, survived
 from controller.errors import Reason, RefusedError
 from controller.fleet import Fleet
+from controller.gpu_memory import ReadGpuMemory
+from controller.gpu_watch import GpuWatch
 from controller.guard import Guard
 from controller.host import Host, WorkerSpecs
 from controller.lookout import Lookout
@@ -101,6 +103,7 @@ class Pool:
         clock: Callable[[], float],
         floor_bytes: int = 0,
         read_supply: Callable[[], Supply] = read_supply,
+        read_gpu_memory: ReadGpuMemory = lambda: None,
         read_power: Callable[[], PowerReading] = lambda: QUIET,
         conversations: Conversations | None = None,
     ) -> None:
@@ -117,11 +120,12 @@ class Pool:
         self.budget = Budget(rules.capacity)
         self.why_absent: Callable[[str], RefusedError | None] = lambda _: None
         guard = Guard(budget_bytes=rules.budget_bytes, floor_bytes=floor_bytes)
-        self.lookout = Lookout(guard=guard, driver=driver, meter=meter, owner=self, clock=clock, read=read_supply)
+        gpus = GpuWatch(driver=driver, clock=clock, device=host.device, read=read_gpu_memory)
+        self.lookout = Lookout(guard=guard, driver=driver, meter=meter, owner=self, clock=clock, read=read_supply, gpus=gpus)
         self.pacing = Pacing(read=read_power, clock=clock, changed=self.look_again)
         self.talks = Talks(store=conversations, host=host, clock=clock)
         self._crew = Crew(
-            driver=driver, fleet=self.fleet, owner=self, clock=clock, read=read_supply, before_stop=self._before_stop
+            driver=driver, fleet=self.fleet, owner=self, clock=clock, read=read_supply, before_stop=self._before_stop, gpus=gpus
         )
         self._rules = rules
         self._specs = WorkerSpecs({}, host)
@@ -341,6 +345,11 @@ class Pool:
         """Why the container engine does not answer; `None` while it does."""
         return self._crew.engine_away
 
+    @property
+    def memory_stuck(self) -> Sequence[str]:
+        """What memory of workers that have ended did not come back, a sentence each."""
+        return [text for _, text in sorted(self._crew.memory_back.stuck.items())]
+
     def held_bytes(self, model: ModelName) -> int:
         """Return what a model's workers held when the last turn looked, each for itself; what is told agrees with that."""
         return sum(worker.held_bytes for name, worker in self.workers.items() if model_of(name) == model)
@@ -378,8 +387,13 @@ class Pool:
 
     def private_bytes(self, model: ModelName) -> int:
         """Return what a worker holds that only its end gives back, as last sampled; 0 if it never was."""
-        usage = self.lookout.usage(model)
-        return usage.anon_bytes if usage else 0
+        worker = self.workers.get(model)
+        return self.lookout.private_bytes(worker) if worker is not None and self.lookout.usage(model) is not None else 0
+
+    def on_gpu(self, model: ModelName) -> bool:
+        """Say whether a model's worker computes on a GPU."""
+        spec = self._specs.get(model)
+        return spec is not None and bool(spec.devices)
 
     def worker_ended(self, model: ModelName, parts: Mapping[str, float], *, returned_bytes: int | None) -> None:
         """Note what ending it was made of."""
