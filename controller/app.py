@@ -19,9 +19,10 @@ from controller.desk import Desk
 from controller.device import Device
 from controller.drivers.base import Driver
 from controller.drivers.docker import DockerDriver
-from controller.duties import survived
+from controller.duties import kept_up, survived
 from controller.engines.base import Site
 from controller.errors import DeviceChangedError, StoreError
+from controller.fallbacks import Fallbacks
 from controller.forge.forge import Forge
 from controller.host import Host
 from controller.identity import LOOK_S, find_out
@@ -35,6 +36,7 @@ from controller.probes.system import LocalSystem, System
 from controller.scheduler import Rules
 from controller.server import Server
 from controller.spec import ModelSpec
+from controller.stock import Stock
 from controller.store.catalog import Catalog, Scanner
 from controller.store.conversations import Conversations, Limits
 from controller.store.database import Database, open_database
@@ -42,6 +44,7 @@ from controller.store.engine_files import EngineFiles
 from controller.store.findings import Findings
 from controller.store.keys import ApiKey, Keys
 from controller.store.ledger import Ledger
+from controller.store.setbacks import Setbacks
 from controller.store.watcher import Watcher
 from controller.tenancy import Tenancy
 from controller.units import MIB
@@ -119,9 +122,22 @@ async def serve(settings: Settings, driver: Driver, system: System = HERE, *, lo
     )
     cards = _Cards(keys)
     files = EngineFiles(home / "engines", database)
-    scanner = Scanner(settings, ledger, shelf=files, budget_bytes=pool.budget.total_bytes, device=identity.device)
+    setbacks = Setbacks(database, wall=time.time)
+    stock = Stock(driver, {name: settings.engine(name).image for name in engines.ENGINES})
+    scanner = Scanner(
+        settings,
+        ledger,
+        shelf=files,
+        budget_bytes=pool.budget.total_bytes,
+        memory_bytes=read_memory().total_bytes,
+        device=identity.device,
+        setbacks=setbacks,
+        has_image=stock.has,
+    )
     watcher = Watcher(scanner)
     meter.on_measured(watcher.poke)
+    fallbacks = Fallbacks(setbacks, changed=watcher.poke)
+    pool.gave_up = fallbacks.load_failed
     tenancy = Tenancy(pool)
     forge = Forge(
         driver=driver,
@@ -134,13 +150,17 @@ async def serve(settings: Settings, driver: Driver, system: System = HERE, *, lo
         clock=time.monotonic,
         device=identity.device,
     )
-    pool.why_absent = forge.absent
+    pool.why_absent, forge.gave_up = forge.absent, fallbacks.build_failed
+
+    def take(catalog: Catalog) -> bool:
+        fallbacks.take(catalog)
+        return _take(catalog, pool, desk, cards, forge)
 
     async def keys_changed() -> None:
         await cards.read_keys()
         server.announce()
 
-    bench = BuildDesk(forge=forge, scanner=scanner, models=lambda: pool.models)
+    bench = BuildDesk(forge=forge, scanner=scanner, models=lambda: pool.models, fallbacks=fallbacks)
     yardstick = await asyncio.to_thread(Yardstick, system, settings.home, findings, wall=time.time)
     desk = Desk(
         pool=pool,
@@ -156,17 +176,19 @@ async def serve(settings: Settings, driver: Driver, system: System = HERE, *, lo
     log.info("controller.started", version=__version__, home=str(home), budget_bytes=pool.budget_bytes)
     try:
         await cards.read_keys()
+        await stock.look()
         async with asyncio.TaskGroup() as tasks:
             catalogs = watcher.catalogs()
-            _take(await anext(catalogs), pool, desk, cards, forge)
+            take(await anext(catalogs))
             tasks.create_task(pool.run())
             await pool.adopted()
             tasks.create_task(forge.run())
             tasks.create_task(identity.watch())
             tasks.create_task(survived(yardstick.run(lambda: _weights(pool), idle=lambda: _is_idle(pool))))
+            tasks.create_task(kept_up(partial(stock.keep_looking, watcher.poke)))
             async with server.listening(Path(settings.run) / SOCKET_NAME):
                 async for catalog in catalogs:
-                    if _take(catalog, pool, desk, cards, forge):
+                    if take(catalog):
                         server.announce()
     finally:
         await asyncio.shield(_close(driver, ledger))

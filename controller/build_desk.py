@@ -7,6 +7,7 @@ from typing import Any, Final
 from controller import reports
 from controller.engines.builds import Quantization
 from controller.errors import ModelError, Reason, RefusedError
+from controller.fallbacks import Fallbacks
 from controller.forge.forge import Forge
 from controller.forge.tickets import State
 from controller.router import unknown_model
@@ -21,9 +22,10 @@ _AUTO: Final = "auto"
 class BuildDesk:
     """Answers the verbs about builds."""
 
-    def __init__(self, *, forge: Forge, scanner: Scanner, models: Callable[[], Collection[str]]) -> None:
+    def __init__(self, *, forge: Forge, scanner: Scanner, models: Callable[[], Collection[str]], fallbacks: Fallbacks) -> None:
         """Know whom to ask; *models* returns the names of those that are registered."""
         self._forge = forge
+        self._fallbacks = fallbacks
         self._scanner = scanner
         self._models = models
 
@@ -36,8 +38,9 @@ class BuildDesk:
         """Build what a model wants, or another quantisation of it, now; and forget what went wrong before."""
         name = self._name(arguments)
         quantization = _quantization(arguments)
+        forgotten = self._fallbacks.forget(name)
         order = self._forge.order(name)
-        if quantization is not None:
+        if quantization is not None or forgotten:
             try:
                 order = await asyncio.to_thread(self._scanner.order, name, quantization)
             except ModelError as exc:

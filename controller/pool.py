@@ -90,6 +90,7 @@ class Pool:
         lookout: who watches what other programs leave of it.
         pacing: who watches power and heat.
         why_absent: why a name is no registered model yet, if somebody knows.
+        gave_up: told of a model whose engine is given up for another one, and why.
 
     """
 
@@ -119,6 +120,7 @@ class Pool:
         self._described: Mapping[ModelName, ModelSpec] = {}
         self.budget = Budget(rules.capacity)
         self.why_absent: Callable[[str], RefusedError | None] = lambda _: None
+        self.gave_up: Callable[[ModelSpec, str], None] = lambda *_: None
         guard = Guard(budget_bytes=rules.budget_bytes, floor_bytes=floor_bytes)
         gpus = GpuWatch(driver=driver, clock=clock, device=host.device, read=read_gpu_memory)
         self.lookout = Lookout(guard=guard, driver=driver, meter=meter, owner=self, clock=clock, read=read_supply, gpus=gpus)
@@ -371,6 +373,7 @@ class Pool:
             return
         self._deliver(self.scheduler.fail(model, why, self.clock()))
         self.meter.journal.failed()
+        self._consider_engine(model)
 
     def start_planned(self, model: ModelName, plan: LoadPlan) -> None:
         """Note how its weights come into memory."""
@@ -414,11 +417,13 @@ class Pool:
     def _turn(self, tasks: asyncio.TaskGroup) -> None:
         now, before = self.clock(), frozenset(self.scheduler.desired)
         self.workers = self.fleet.workers()
-        self._note_ends()
+        failed = self._note_ends()
         self.scheduler.set_budget(self.budget.left)
         self.scheduler.set_pace(self.pacing.pace)
         self.meter.pace = self.pacing.pace.factor
         self._deliver(self.scheduler.turn(self.workers, now))
+        for model in failed:
+            self._consider_engine(model)
         self._deliver(self.lookout.after_turn(self.scheduler, before, now))
         self._specs.follow(self.workers, self.scheduler.places)
         desired = frozenset(self.scheduler.desired)
@@ -470,12 +475,22 @@ class Pool:
             case LetGo(model):
                 self.meter.swaps.told_to_begin(model)
 
-    def _note_ends(self) -> None:
+    def _note_ends(self) -> list[ModelName]:
+        """Note which workers are not running any more, and return those that were to run."""
+        failed = []
         for model, worker in self.workers.items():
             if worker.status is not Status.STOPPED or self.meter.stopped(worker):
                 continue
             if model in self.scheduler.desired and worker.exit and worker.run != self.scheduler.record(model).run_before:
                 self.meter.failed(worker, self._described.get(model))
+                failed.append(model)
+        return failed
+
+    def _consider_engine(self, model: ModelName) -> None:
+        """Have another engine take over from one that has failed as often as it may and never served."""
+        spec, record = self.models.get(model), self.scheduler.record(model)
+        if spec is not None and record.leaves(spec):
+            self.gave_up(spec, record.how_failed)
 
     def _deliver(self, answers: Iterable[Answer]) -> None:
         for answer in answers:
@@ -563,7 +578,7 @@ class Pool:
         expected_s = self.scheduler.expected_wait_s(spec.name)
         load_s = 0.0 if resident else min(expected_s, record.load_s)
         measured, engine = self.meter.ledger.find(self.host.ledger_key(spec)), engines.find(spec.engine)
-        resting = record.resting and self.clock() < record.retry_at_s
+        resting = record.resting and self.clock() < record.retry_at_s and not record.leaves(spec)
         return Candidate(
             spec=spec,
             resident=resident,

@@ -38,6 +38,8 @@ class Record:
     resting: bool = False
     last_exit: Exit | None = None
     served: int = 0
+    proven: bool = False
+    """It has served as it is described now."""
     leases: set[LeaseId] = field(default_factory=set)
 
     def popularity(self, now: float) -> float:
@@ -54,6 +56,7 @@ class Record:
         self.forgive()
         self.service_s += SMOOTHING * (served_s - self.service_s)
         self.served += 1
+        self.proven = True
 
     def fail(self, ended: Exit, now: float, *, backoff_s: float, max_failures: int) -> None:
         """Count a failure: the pause doubles with each one, and after the last one allowed the model rests."""
@@ -67,14 +70,22 @@ class Record:
         """Forget the failures."""
         self.failures, self.resting, self.retry_at_s = 0, False, 0.0
 
-    def why_resting(self, model: ModelName) -> str:
-        """Say how often and how it failed, and what to do."""
+    def leaves(self, spec: ModelSpec) -> bool:
+        """Say whether another engine takes over: this one has failed as often as it may, and has never served."""
+        return self.resting and not self.proven and spec.choice is not None and bool(spec.choice.successor)
+
+    @property
+    def how_failed(self) -> str:
+        """Say how it failed the last time."""
         ended = self.last_exit
         assert ended is not None, "only who has failed rests"
-        how = f"{ended.cause.value}, status {ended.code}{': ' + ended.detail if ended.detail else ''}"
+        return f"{ended.cause.value}, status {ended.code}{': ' + ended.detail if ended.detail else ''}"
+
+    def why_resting(self, model: ModelName) -> str:
+        """Say how often and how it failed, and what to do."""
         return (
-            f"{model} failed {self.failures} times in a row, the last time by: {how}; it is not started again for now. "
-            f"See `windlass logs {model}`, then `windlass load {model}`"
+            f"{model} failed {self.failures} times in a row, the last time by: {self.how_failed}; it is not started again for "
+            f"now. See `windlass logs {model}`, then `windlass load {model}`"
         )
 
 
@@ -97,6 +108,10 @@ class Records:
         for model in [m for m in self._records if m not in after and m not in keep]:
             del self._records[model]
         for model, record in self._records.items():
-            if model in before and model in after and before[model].digest != after[model].digest:
+            if model in before and model in after and _made_of(before[model]) != _made_of(after[model]):
                 record.forgive()
-                record.load_s = after[model].load_s
+                record.load_s, record.proven = after[model].load_s, False
+
+
+def _made_of(spec: ModelSpec) -> tuple[str, str]:
+    return spec.engine, spec.digest

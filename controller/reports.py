@@ -193,6 +193,7 @@ def model_row(
         "name": spec.name,
         "state": "failed" if resting else _STATES[worker.status] if worker else "on_disk",
         "engine": spec.engine,
+        "engine_choice": choice_row(spec),
         "tier": spec.tier.value,
         "tags": sorted(spec.tags),
         "pinned": spec.pinned,
@@ -218,6 +219,19 @@ def model_row(
         "reason": None
         if ended is None or not (record and record.failures)
         else f"{ended.cause.value}: {ended.detail}".rstrip(": "),
+    }
+
+
+def choice_row(spec: ModelSpec) -> dict[str, Any] | None:
+    """Describe why a model has the engine it has; `None` if that follows from its folder."""
+    choice = spec.choice
+    if choice is None:
+        return None
+    return {
+        "reason": choice.reason,
+        "fell_back": choice.fell_back,
+        "successor": choice.successor or None,
+        "others": [{"engine": engine, "reason": reason} for engine, reason in choice.others],
     }
 
 
@@ -258,4 +272,6 @@ def plan_row(
         "answer": word,
         "reason": reason,
         "load_s": round(load_s, 3),
+        "engine": spec.engine,
+        "engine_choice": choice_row(spec),
     }

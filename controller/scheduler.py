@@ -362,7 +362,7 @@ class Scheduler:
         self._leave(worker)
         record = self.record(worker)
         record.fail(ended, now, backoff_s=self.rules.backoff_s, max_failures=self.rules.max_failures)
-        if not record.resting or worker != model or self._residency.workers_of(model):
+        if not record.resting or worker != model or self._residency.workers_of(model) or self._changes_engine(model):
             return []
         return self._refuse_all(model, Reason.WORKER_FAILED, record.why_resting(model), retry_after_s=record.retry_at_s - now)
 
@@ -524,7 +524,7 @@ class Scheduler:
         if self._residency.workers_of(model):
             return
         record = self.record(model)
-        if record.resting and now < record.retry_at_s:
+        if record.resting and now < record.retry_at_s and not self._changes_engine(model):
             raise refusals.resting(model, record, now)
         if model not in self.desired:
             pinned = [r for r in self._drains.residents(model, None, now) if r.pinned]
@@ -545,6 +545,11 @@ class Scheduler:
     def _inside(self, model: ModelName) -> list[ModelName]:
         """Return all workers of a model that are wanted, those included that it should not have any more."""
         return sorted(worker for worker in self.desired if model_of(worker) == model)
+
+    def _changes_engine(self, model: ModelName) -> bool:
+        """Say whether a model that rests is about to be described anew, for another engine: its callers wait for that."""
+        spec = self._residency.specs.get(model)
+        return spec is not None and self.record(model).leaves(spec)
 
     def _has_place(self, worker: ModelName) -> bool:
         """Say whether a worker may serve one more: by the pace, or because somebody waits whose bound counts on it."""

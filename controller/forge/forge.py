@@ -26,7 +26,7 @@ from controller.forge.room import Disk, Shelved, Shortage, make_room
 from controller.forge.tickets import UNDER_WAY, State, Ticket, next_look_s, next_ticket
 from controller.forge.work import DiskFullError, StepError, UnwantedError, Workshop, check_wanted
 from controller.probes.host import read_disk
-from controller.spec import ModelName
+from controller.spec import ModelName, ModelSpec
 from controller.store.digests import be_nice
 from controller.store.engine_files import EngineFile, EngineFiles
 from controller.store.orders import Order
@@ -102,6 +102,8 @@ class Forge:
         self._tickets: dict[str, Ticket] = {}
         self._orders: Mapping[ModelName, Order] = {}
         self._wake = asyncio.Event()
+        self.gave_up: Callable[[ModelSpec, str], None] = lambda *_: None
+        """Told of a model whose engine file cannot be built here, and why."""
 
     # Life.
 
@@ -223,6 +225,10 @@ class Forge:
             ticket.fail(str(exc), self._clock(), most=self._settings.max_failures, out_of_memory=out_of_memory)
         log.warning("build.failed", model=ticket.order.model, error=str(exc), failures=ticket.failures, log=ticket.log[-5:])
         await self._shop.clear(ticket)
+        # What ran out of memory once and would get more than there is next time would wait for it for ever.
+        hopeless = out_of_memory and not self._memory.may_set_aside(self._needed(ticket))
+        if not ticket.once and (ticket.state is State.FAILED or hopeless):
+            self.gave_up(ticket.order.spec, str(exc))
 
     # Room.
 
@@ -231,10 +237,12 @@ class Forge:
         if not ticket.adopted and (shortage := await self._claim_disk(ticket) or self._claim_card(ticket)):
             ticket.wait(shortage, self._clock())
             return False
-        needed = Charge(total_bytes=self._shop.memory_bytes(ticket), cards=ticket.cards)
+        needed = self._needed(ticket)
         if not ticket.adopted and not self._memory.may_set_aside(needed):
             text = f"it needs {format_bytes(needed.total_bytes)} of memory, more than the budget leaves beside pinned models"
             ticket.wait(f"{text}; set builds.memory, or pin fewer", self._clock())
+            if not ticket.once:
+                self.gave_up(ticket.order.spec, text)
             return False
         self._memory.set_aside(name, needed)
         while self._memory.is_overdrawn and not ticket.adopted:
@@ -254,6 +262,9 @@ class Forge:
             return "it needs a GPU for itself, and pinned models are on all of them; pin fewer"
         ticket.cards = (card,)
         return None
+
+    def _needed(self, ticket: Ticket) -> Charge:
+        return Charge(total_bytes=self._shop.memory_bytes(ticket), cards=ticket.cards)
 
     async def _claim_disk(self, ticket: Ticket) -> str | None:
         shelf, disk = await asyncio.to_thread(self._look_at_shelf)

@@ -40,6 +40,8 @@ def _serving(ticket: Ticket) -> str | None:
     order = ticket.order
     if order.served is None:
         return None
+    if order.served.engine != order.spec.engine:
+        return f"{order.served.engine} meanwhile"
     if order.served.folder == order.source:
         return "the source"
     return "the engine file" if order.done else "an older engine file"

@@ -272,6 +272,26 @@ class BuildRow(TypedDict):
     log: list[str]
 
 
+class OtherEngine(TypedDict):
+    """One engine that a model does not have, and why."""
+
+    engine: str
+    reason: str
+
+
+class ChoiceRow(TypedDict):
+    """
+    Why a model with `engine = "auto"` has the engine it has.
+
+    `fell_back` says that one before it has failed; `successor` is who takes its place if it fails before it has answered once.
+    """
+
+    reason: str
+    fell_back: bool
+    successor: str | None
+    others: list[OtherEngine]
+
+
 class ModelRow(TypedDict):
     """
     One registered model. `reason` says why it is failed or cannot be served; else null.
@@ -282,6 +302,7 @@ class ModelRow(TypedDict):
     name: str
     state: ModelState
     engine: str
+    engine_choice: ChoiceRow | None
     tier: Literal["small", "medium", "large"]
     tags: list[str]
     pinned: bool
@@ -344,6 +365,8 @@ class Plan(TypedDict):
     answer: Literal["start", "wait", "refuse"]
     reason: str
     load_s: float
+    engine: str
+    engine_choice: ChoiceRow | None
 
 
 class Logs(TypedDict):

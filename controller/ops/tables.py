@@ -154,7 +154,13 @@ def model_notes(body: Models) -> list[str]:
     folders = [f"{colored('error')}: {escape(row['folder'])}: {escape(row['text'])}" for row in body["problems"]]
     rows = (model.get("build") for model in body["models"])
     builds = [building.line(row) for row in rows if row and row["state"] != "built"]
-    return broken + drifted + folders + builds
+    choices = ((model, model["engine_choice"]) for model in body["models"])
+    fallen = [
+        f"{colored('degraded')}: {escape(model['name'])}: it runs by {escape(model['engine'])}, since {escape(choice['reason'])}"
+        for model, choice in choices
+        if choice and choice["fell_back"]
+    ]
+    return broken + drifted + fallen + folders + builds
 
 
 def status_lines(status: Status) -> list[str]:
@@ -225,7 +231,17 @@ def plan_lines(plan: Plan) -> list[str]:
         *(f"evicts   {escape(one['model'])} ({format_bytes(one['bytes'])}): {escape(one['why'])}" for one in plan["evict"]),
         *([] if plan["resident"] else [f"load     about {format_seconds(plan['load_s'])}"]),
         f"because  {escape(plan['reason'])}",
+        *_choice(plan),
     ]
+
+
+def _choice(plan: Plan) -> list[str]:
+    """Say why a model has its engine, and why it has none of the others; nothing where that follows from its folder."""
+    choice = plan["engine_choice"]
+    if choice is None:
+        return []
+    others = (f"not      {escape(one['engine'])}: {escape(one['reason'])}" for one in choice["others"])
+    return [f"engine   {escape(plan['engine'])}: {escape(choice['reason'])}", *others]
 
 
 def keys_table(keys: Sequence[KeyRow]) -> Table:

@@ -123,8 +123,11 @@ class Judge:
         decision = decide(candidates, refused=refused, box=box, embeds=embeds)
         winner, *rest = (founds[name] for name in decision.order)
         proven = {one.engine for one in candidates if one.proven}
-        meanwhile = EngineChoice(reason=f"it has answered here before, and goes on until {winner.engine.name} can", key="")
-        stand_ins = (replace(found, choice=meanwhile) for found in rest if found.engine.name in proven)
+        stand_ins = (
+            replace(found, choice=_meanwhile(found.engine.name, winner.engine.name, decision.choice))
+            for found in rest
+            if found.engine.name in proven
+        )
         return replace(winner, choice=decision.choice), *stand_ins
 
     def _read_for(self, engine: Engine, folder: Path, files: tuple[File, ...], manifest: Manifest) -> Found:
@@ -195,6 +198,15 @@ class Judge:
         if needed.gpu_bytes <= cards_bytes:
             return ""
         return f"needs {format_bytes(needed.gpu_bytes)} on the GPU, which has {format_bytes(cards_bytes)}"
+
+
+def _meanwhile(engine: str, winner: str, choice: EngineChoice) -> EngineChoice:
+    """Say why an engine serves although another one was chosen."""
+    return EngineChoice(
+        reason=f"it has answered here before, and goes on until {winner} can",
+        key="",
+        others=((winner, choice.reason), *(other for other in choice.others if other[0] != engine)),
+    )
 
 
 def _lacks(found: Found) -> str:

@@ -16,6 +16,7 @@ from controller.desk import Desk
 from controller.device import NO_GPU
 from controller.drivers.faulty import Fault, Verb
 from controller.errors import Reason, RefusedError
+from controller.fallbacks import Fallbacks
 from controller.forge.forge import Forge
 from controller.probes.system import LocalSystem
 from controller.spec import ModelName
@@ -24,6 +25,7 @@ from controller.store.database import open_database
 from controller.store.engine_files import EngineFiles
 from controller.store.findings import Findings
 from controller.store.keys import Keys
+from controller.store.setbacks import Setbacks
 from controller.tenancy import Tenancy
 from controller.yardstick import Yardstick
 from tests.controller.rig import Machine, Rig, model, reaches, running
@@ -46,7 +48,9 @@ def builds(rig: Rig, settings: Settings, files: EngineFiles) -> BuildDesk:
         changed=rig.pool.look_again,
         clock=rig.pool.clock,
     )
-    return BuildDesk(forge=forge, scanner=Scanner(settings, shelf=files), models=lambda: rig.pool.models)
+    scanner = Scanner(settings, shelf=files)
+    fallbacks = Fallbacks(Setbacks(open_database(files.folder / "setbacks.db"), wall=time.time), changed=rig.pool.look_again)
+    return BuildDesk(forge=forge, scanner=scanner, models=lambda: rig.pool.models, fallbacks=fallbacks)
 
 
 @contextlib.asynccontextmanager

@@ -440,8 +440,8 @@ MUTANTS = (
     Mutant(
         "one dead worker is a dead model",
         "scheduler",
-        " or self._residency.workers_of(model):\n            return []\n        return self._refuse",
-        ":\n            return []\n        return self._refuse",
+        " or self._residency.workers_of(model) or self._changes_engine(model):\n            return []",
+        " or self._changes_engine(model):\n            return []",
     ),
     Mutant(
         "strangers start as replicas",
@@ -746,4 +746,51 @@ MUTANTS = (
     ),
     Mutant("a matrix of scores is free", "engines/llama_sizes", " + scores_bytes", ""),
     Mutant("cards take equal shares", "engines/gpus", "round(100 * part / total_bytes)", "round(100 / len(parts_bytes))"),
+    # the choice of an engine
+    Mutant(
+        "who failed is first again",
+        "engines/choice",
+        "    return failed, latest, bool(one.shortage)",
+        "    return latest, bool(one.shortage)",
+    ),
+    Mutant("all have failed, and round it goes", "engines/choice", "-one.setback.at_s if one.setback else 0.0", "0.0"),
+    Mutant("too large is no flaw", "engines/choice", "latest, bool(one.shortage), bool(one.lacks)", "latest, bool(one.lacks)"),
+    Mutant(
+        "what is asked for weighs nothing",
+        "engines/choice",
+        "bool(one.shortage), bool(one.lacks), names",
+        "bool(one.shortage), names",
+    ),
+    Mutant(
+        "a hair's breadth decides", "engines/choice", "fastest.tokens_per_s < FASTER * first.tokens_per_s", "fastest is first"
+    ),
+    Mutant("who never ran is slow", "engines/choice", "if not first.tokens_per_s or fastest", "if fastest"),
+    Mutant("speed makes up for all", "engines/choice", '== (first.setback is None, "", "")]', "or True]"),
+    Mutant("who has answered is left", "engines/choice", '"" if first.proven or first.setback else', '"" if first.setback else'),
+    Mutant("the failed go round", "engines/choice", '"" if first.proven or first.setback else', '"" if first.proven else'),
+    Mutant("a small board is a large one", "engines/choice", "if box.memory_bytes <= SMALL_BYTES:", "if False:"),
+    Mutant("a GPU that nobody can use decides", "engines/choice", "if not box.device.has_gpu:", "if not box.device.gpus:"),
+    Mutant(
+        "one crash moves a model",
+        "records",
+        "self.resting and not self.proven and spec.choice",
+        "not self.proven and spec.choice",
+    ),
+    Mutant("what works is moved", "records", "self.resting and not self.proven and spec.choice", "self.resting and spec.choice"),
+    Mutant(
+        "another engine has the failures of the first",
+        "records",
+        "    return spec.engine, spec.digest",
+        '    return "", spec.digest',
+    ),
+    Mutant("another engine has served", "records", "after[model].load_s, False", "after[model].load_s, record.proven"),
+    Mutant(
+        "who waits for another engine is refused",
+        "scheduler",
+        " or self._changes_engine(model):\n            return []",
+        ":\n            return []",
+    ),
+    Mutant(
+        "who comes then is refused", "scheduler", "record.retry_at_s and not self._changes_engine(model):", "record.retry_at_s:"
+    ),
 )

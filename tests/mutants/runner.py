@@ -19,6 +19,7 @@ TESTS: Final = (
     "drift",
     "builds",
     "auto_quantization",
+    "engine_choice",
     "slots",
     "scheduler_[!f]*",
     "scheduler_failures",

@@ -42,7 +42,14 @@ MODEL = {
     "requests": 7,
     "failures": 0,
     "api_paths": ["/v1/chat/completions"],
+    "engine_choice": None,
     "reason": None,
+}
+CHOICE = {
+    "reason": "tensorrt-edge-llm could not be built here: out of memory",
+    "fell_back": True,
+    "successor": None,
+    "others": [{"engine": "transformers", "reason": "stands behind llama-cpp on this box"}],
 }
 BROKEN = MODEL | {
     "name": "broken",
@@ -156,6 +163,8 @@ PLAN = {
     "answer": "start",
     "reason": "it fits once the idle models named are gone",
     "load_s": 4.2,
+    "engine": "llama-cpp",
+    "engine_choice": None,
 }
 
 
@@ -382,6 +391,26 @@ def test_plan_says_what_would_happen(gateway: Gateway, run: Run) -> None:
         "load about 4.2 s",
         "because it fits once the idle models named are gone",
     ]
+
+
+def test_plan_says_why_it_is_this_engine(gateway: Gateway, run: Run) -> None:
+    """Where the engine was left to us: the reason, and what speaks against each of the others."""
+    gateway.answers["GET /plan/large"] = (200, PLAN | {"engine_choice": CHOICE})
+
+    assert squeezed(run("plan", "large")[1])[-2:] == [
+        "engine llama-cpp: tensorrt-edge-llm could not be built here: out of memory",
+        "not transformers: stands behind llama-cpp on this box",
+    ]
+
+
+def test_models_says_which_engine_has_failed(gateway: Gateway, run: Run) -> None:
+    """A model that fell back gets a line of its own; one that did not gets none."""
+    models = [MODEL | {"engine_choice": CHOICE}, MODEL | {"name": "other", "engine_choice": CHOICE | {"fell_back": False}}]
+    gateway.answers["GET /models"] = (200, {"models": models, "problems": []})
+    lines = squeezed(run("models")[1])
+
+    assert "degraded: mini: it runs by llama-cpp, since tensorrt-edge-llm could not be built here: out of memory" in lines
+    assert not any("other: it runs" in line for line in lines)
 
 
 def test_plan_of_a_resident_model_has_nothing_to_do(gateway: Gateway, run: Run) -> None:

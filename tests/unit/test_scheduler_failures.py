@@ -1,10 +1,13 @@
 """Models that fail: pauses, rests, and what is forgiven."""
 
+from dataclasses import replace
+
 import pytest
 
 from controller.errors import Reason
 from controller.forecast import LOAD_MARGIN_S, LOAD_SLACK
 from controller.records import MAX_BACKOFF_S, REST_S
+from controller.spec import EngineChoice
 from controller.state import LeaseId
 from tests.core.box import A, B, C, box, crash, hold, last, load, refused, settle
 from tests.core.world import CRASHED, model_spec
@@ -222,3 +225,55 @@ def test_what_a_caller_has_waited_before_counts() -> None:
     assert old.since_s == world.now - 7.0
     assert old.bound_s == pytest.approx(7.0 + 10.0 + 300.0 + LOAD_SLACK + LOAD_MARGIN_S)
     assert new.since_s == world.now
+
+
+CHOICE = EngineChoice(reason="it is the first in line", key="k", successor="transformers")
+FIRST = replace(model_spec("a"), choice=CHOICE)
+SECOND = replace(FIRST, engine="transformers")
+LAST = replace(SECOND, choice=replace(CHOICE, successor=""))
+
+
+def test_callers_wait_while_another_engine_takes_over() -> None:
+    """An engine that has never served is given up after the last failure, and nobody is refused for that."""
+    world = box(FIRST, max_failures=2)
+    before = world.must_ask("a")
+    crash(world, A)
+    assert not world.scheduler.record(A).leaves(FIRST)
+    crash(world, A)
+    after = world.must_ask("a")
+    assert world.scheduler.record(A).leaves(FIRST)
+    assert not world.scheduler.record(A).leaves(model_spec("a"))
+    assert not world.scheduler.record(A).leaves(replace(FIRST, choice=replace(CHOICE, successor="")))
+
+    world.register([LAST])
+    settle(world)
+
+    assert [] == world.refusals
+    assert {before, after} <= world.held.keys() | world.waiting.keys()
+    assert before in world.held
+    assert 0 == world.scheduler.record(A).failures
+
+
+def test_an_engine_that_has_served_is_not_given_up() -> None:
+    """Its callers are refused, as those of every model that keeps failing."""
+    world = box(FIRST, max_failures=1)
+    world.leave(hold(world, A), served=True)
+    world.end(A, CRASHED)
+    world.turn()
+
+    assert world.scheduler.record(A).resting
+    assert not world.scheduler.record(A).leaves(FIRST)
+    assert Reason.UNAVAILABLE is refused(world, "a").reason
+
+
+def test_what_another_engine_has_served_proves_nothing_for_this_one() -> None:
+    """A model that gets another engine begins anew in that."""
+    world = box(FIRST, max_failures=1)
+    world.leave(hold(world, A), served=True)
+    world.register([SECOND])
+    world.must_ask("a")
+    settle(world)
+    world.end(A, CRASHED)
+    world.turn()
+
+    assert world.scheduler.record(A).leaves(SECOND)
