@@ -103,7 +103,7 @@ async def serve(settings: Settings, driver: Driver, system: System = HERE, *, lo
         (home / folder).mkdir(parents=True, exist_ok=True)
         (home / folder).chmod(mode)
     database = await asyncio.to_thread(open_database, home / "state.db")
-    ledger, keys = Ledger(database), Keys(database)
+    ledger, keys, setbacks = Ledger(database), Keys(database), Setbacks(database, wall=time.time)
     findings = Findings(database)
     identity = await find_out(system, driver, look_s=look_s)
     host = _host(settings, identity.device)
@@ -122,7 +122,6 @@ async def serve(settings: Settings, driver: Driver, system: System = HERE, *, lo
     )
     cards = _Cards(keys)
     files = EngineFiles(home / "engines", database)
-    setbacks = Setbacks(database, wall=time.time)
     stock = Stock(driver, {name: settings.engine(name).image for name in engines.ENGINES})
     scanner = Scanner(
         settings,
@@ -137,7 +136,6 @@ async def serve(settings: Settings, driver: Driver, system: System = HERE, *, lo
     watcher = Watcher(scanner)
     meter.on_measured(watcher.poke)
     fallbacks = Fallbacks(setbacks, changed=watcher.poke)
-    pool.gave_up = fallbacks.load_failed
     tenancy = Tenancy(pool)
     forge = Forge(
         driver=driver,
@@ -150,7 +148,7 @@ async def serve(settings: Settings, driver: Driver, system: System = HERE, *, lo
         clock=time.monotonic,
         device=identity.device,
     )
-    pool.why_absent, forge.gave_up = forge.absent, fallbacks.build_failed
+    pool.why_absent, pool.gave_up, forge.gave_up = forge.absent, fallbacks.load_failed, fallbacks.build_failed
 
     def take(catalog: Catalog) -> bool:
         fallbacks.take(catalog)

@@ -172,7 +172,9 @@ class Judge:
         if found.plan is None:
             return self.ledger.find(self.reader.ledger_key(found))
         file = self._file(found)
-        return self.ledger.find(self.reader.ledger_key(replace(found, digest=built_digest(file)))) if file else None
+        beside = found.digest if found.plan.recipe.beside_source else ""
+        served = replace(found, digest=built_digest(file, beside=beside)) if file else None
+        return self.ledger.find(self.reader.ledger_key(served)) if served else None
 
     def _speed(self, found: Found) -> float:
         measured = self._measured(found)
