@@ -56,7 +56,8 @@ def survey(environ: Mapping[str, str], *, config: Path | None) -> Facts:
         models=models,
         folder_problems=folder_problems,
         device=device,
-        condition=read_condition(system, cdi_folders=engine.info.cdi_folders if engine.info else ()),
+        condition=read_condition(system, home=str(settings.home), cdi_folders=engine.info.cdi_folders if engine.info else ()),
+        read_bytes_per_s=_read_bytes_per_s(settings),
     )
 
 
@@ -173,6 +174,15 @@ def _key_count(settings: Settings) -> int | None:
         return sum(key["revoked_at"] is None for key in keys)
     except (WindlassError, LookupError, TypeError):
         return None
+
+
+def _read_bytes_per_s(settings: Settings) -> float | None:
+    """Return what the controller has measured of the disk, if it has and tells."""
+    try:
+        measured = control.call(settings.run / "controller.sock", "status", {})["disk"]["read_bytes_per_s"]
+    except (WindlassError, LookupError, TypeError):
+        return None
+    return float(measured) if isinstance(measured, int | float) else None
 
 
 def _answers_like_us(host: str, port: int) -> bool:

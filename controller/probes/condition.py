@@ -13,6 +13,7 @@ from fnmatch import fnmatch
 from typing import Final
 
 from controller.power import QUIET, PowerReading
+from controller.probes.disk import Link, block_behind, read_link
 from controller.probes.host import DiskKind, read_disk_kind
 from controller.probes.packages import version_of
 from controller.probes.power import read_power
@@ -51,16 +52,6 @@ class Swap:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Link:
-    """How an NVMe disk is connected: the lanes it uses and has, and how fast each is."""
-
-    disk: str
-    width: int
-    most_width: int
-    speed: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Specification:
     """
     One file of the Container Device Interface that names NVIDIA's GPUs.
@@ -96,7 +87,7 @@ class Condition:
             nobody knows.
         engine_disk: what the container engine keeps its images on.
         engine_root: where that is.
-        links: how the NVMe disks are connected.
+        home_link: how the NVMe disk is connected that holds the models; `None` where there is none, or it does not tell.
         power: power and heat.
 
     """
@@ -113,7 +104,7 @@ class Condition:
     raw_table: bool | None = None
     engine_disk: DiskKind = DiskKind.UNKNOWN
     engine_root: str = "/var/lib/docker"
-    links: tuple[Link, ...] = ()
+    home_link: Link | None = None
     power: PowerReading = QUIET
 
 
@@ -121,8 +112,8 @@ UNKNOWN: Final = Condition()
 """A host that nobody has looked at."""
 
 
-def read_condition(system: System, *, cdi_folders: Sequence[str] = ()) -> Condition:
-    """Look at everything once."""
+def read_condition(system: System, *, home: str = "/", cdi_folders: Sequence[str] = ()) -> Condition:
+    """Look at everything once: *home* is where the models are, *cdi_folders* where the container engine looks for GPUs."""
     free = re.search(r"^MemFree:\s+(\d+) kB", system.read("/proc/meminfo") or "", re.MULTILINE)
     engine_root = _engine_root(system)
     return Condition(
@@ -138,28 +129,15 @@ def read_condition(system: System, *, cdi_folders: Sequence[str] = ()) -> Condit
         raw_table=_raw_table(system),
         engine_disk=disk_kind(system, engine_root),
         engine_root=engine_root,
-        links=tuple(_links(system)),
+        home_link=read_link(system, block_behind(system, home)),
         power=read_power(system),
     )
 
 
 def disk_kind(system: System, path: str) -> DiskKind:
     """Tell what kind of disk the file system is on that holds *path*, by what is mounted."""
-    mounts = [line.split() for line in (system.read("/proc/self/mountinfo") or "").splitlines()]
-    above = [(fields[4], fields[2]) for fields in mounts if len(fields) > 4 and _holds(fields[4], path)]
-    if not above:
-        return DiskKind.UNKNOWN
-    _, number = max(above, key=lambda mount: len(mount[0]))
-    block = next((name for name in system.names("/sys/class/block") if _is(system, name, number)), None)
+    block = block_behind(system, path)
     return read_disk_kind(block, system) if block else DiskKind.UNKNOWN
-
-
-def _holds(mounted: str, path: str) -> bool:
-    return path == mounted or path.startswith(mounted.rstrip("/") + "/")
-
-
-def _is(system: System, block: str, number: str) -> bool:
-    return (system.read(f"/sys/class/block/{block}/dev") or "").strip() == number
 
 
 def _said(system: System, argv: Sequence[str]) -> str:
@@ -218,12 +196,3 @@ def _specifications(system: System, folders: Sequence[str]) -> Iterator[Specific
 def _exists(system: System, path: str) -> bool:
     folder, _, name = path.rpartition("/")
     return name in system.names(folder)
-
-
-def _links(system: System) -> Iterator[Link]:
-    for disk in system.names("/sys/class/nvme"):
-        folder = f"/sys/class/nvme/{disk}/device"
-        width, most = (system.read(f"{folder}/{name}_link_width") or "" for name in ("current", "max"))
-        if width.strip().isdecimal() and most.strip().isdecimal():
-            speed = (system.read(f"{folder}/current_link_speed") or "").strip()
-            yield Link(disk=disk, width=int(width), most_width=int(most), speed=speed)

@@ -22,7 +22,7 @@ HOME: Final = PurePosixPath("/var/lib/windlass")
 def facts(recording: Recording) -> Facts:
     """Return everything that is looked at, with a home that is well and no model in it."""
     system, engine = recording.system, recording.engine
-    condition = read_condition(system, cdi_folders=engine.cdi_folders)
+    condition = read_condition(system, home=str(HOME), cdi_folders=engine.cdi_folders)
     return Facts(
         config_problems=(),
         settings=Settings(),

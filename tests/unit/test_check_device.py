@@ -13,7 +13,8 @@ from controller.ops.check.rules import findings
 from controller.ops.check.values import EngineFacts, Facts
 from controller.ops.remedy import Need
 from controller.power import Card, HotSpot, PowerMode, PowerModes, PowerReading
-from controller.probes.condition import Condition, Link, Specification, Swap
+from controller.probes.condition import Condition, Specification, Swap
+from controller.probes.disk import Link
 from controller.probes.host import DiskKind
 from controller.units import GIB, MIB
 from tests.devices import NAMES, recorded
@@ -159,8 +160,21 @@ RULES: dict[str, tuple[Facts, list[tuple[str, str, str]]]] = {
     ),
     "heat that was counted": (power(counts={"heat of the processors": 3}), []),
     "a slot of two lanes": (
-        condition(links=(Link(disk="nvme0", width=2, most_width=4, speed="8.0 GT/s PCIe"),)),
-        [("warning", "NVMe", "nvme0 uses 2 of its 4 lanes, each at 8.0 GT/s PCIe: loading a model takes 2 times as long")],
+        condition(home_link=Link(width=2, most_width=4, speed="8.0 GT/s PCIe", most_speed="16.0 GT/s PCIe")),
+        [("warning", "NVMe", "uses 2 of its 4 lanes, each at 8.0 GT/s PCIe: loading a model takes up to 2 times as long")],
+    ),
+    "a slot of as many lanes as the disk has": (
+        condition(home_link=Link(width=4, most_width=4, speed="8.0 GT/s PCIe", most_speed="16.0 GT/s PCIe")),
+        [],
+    ),
+    "a disk that was found slow": (
+        replace(NANO, read_bytes_per_s=400e6),
+        [("warning", "disk speed", "was found to read 381 MiB a second, and one of its kind (nvme) reads 1000 MiB or more")],
+    ),
+    "a disk that was found quick": (replace(NANO, read_bytes_per_s=1.7e9), []),
+    "a disk of a kind that may be slow": (
+        replace(NANO, read_bytes_per_s=40e6, disk=replace(NANO.disk, kind=DiskKind.VIRTUAL)),
+        [],
     ),
     "images on a card": (condition(engine_disk=DiskKind.SD_CARD), [("warning", "images", "in /var/lib/docker, on an SD card")]),
     "images on a disk that nobody knows": (condition(engine_disk=DiskKind.UNKNOWN), []),
@@ -193,7 +207,7 @@ RULES: dict[str, tuple[Facts, list[tuple[str, str, str]]]] = {
         [("warning", "driver", "made with CUDA 13: they will not start")],
     ),
     "a driver that does not say": (device(CARD, cuda=""), []),
-    "no table raw": (condition(raw_table=False), [("warning", "iptable_raw", "publish none and are not affected")]),
+    "no table raw": (condition(raw_table=False), [("note", "iptable_raw", "publish none and are not affected")]),
     "no table raw, and an engine that wants none": (condition(engine(NANO, version="27.5.1"), raw_table=False), []),
     "a table raw": (condition(raw_table=True), []),
     "memory limits switched off": (

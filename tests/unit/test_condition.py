@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from controller.probes.condition import UNKNOWN, Condition, Link, Specification, Swap, disk_kind, read_condition
+from controller.probes.condition import UNKNOWN, Condition, Specification, Swap, disk_kind, read_condition
 from controller.probes.host import DiskKind
 from controller.probes.system import LocalSystem, Outcome, RecordedSystem
 from controller.units import KIB, MIB
@@ -126,12 +126,13 @@ def test_a_kernel_without_the_table_raw_is_known(code: int, drop_in: str, known:
     assert known is read_condition(system).raw_table
 
 
-def test_a_slot_is_read_with_its_lanes() -> None:
-    """Disks that do not tell are left out."""
-    system = recorded("orin-nano-jp6.2.2").system
+def test_the_slot_of_the_models_disk_is_read() -> None:
+    """A card has none."""
+    nvme, card = (read_condition(recorded(name).system).home_link for name in ("orin-nano-jp6.2.2", "orin-nano-jp6.2.1"))
 
-    assert (Link(disk="nvme0", width=2, most_width=4, speed="8.0 GT/s PCIe"),) == read_condition(system).links
-    assert () == read_condition(box(sys__class__nvme__nvme0__device__current_link_width="Unknown")).links
+    assert nvme
+    assert (2, 4) == (nvme.width, nvme.most_width)
+    assert card is None
 
 
 def test_odd_lines_of_swap_are_left_out() -> None:

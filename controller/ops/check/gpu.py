@@ -5,7 +5,7 @@ from typing import Final
 
 from controller.device import Device, Family, GpuAccess
 from controller.engines import ENGINES
-from controller.ops.check.values import Facts, Finding, curable, note, warning
+from controller.ops.check.values import Facts, Finding, Severity, curable, note, warning
 from controller.ops.remedy import Holds, Lacks, Need, Proof, Remedy, Run, Write
 from controller.probes.condition import CDI_KIND, DAEMON_CONFIGURATION, ENGINE_DROP_INS, NO_RAW_TABLE, TOOLKIT
 
@@ -103,6 +103,7 @@ def raw_table(facts: Facts) -> Iterable[Finding]:
         "publish none and are not affected (not verified on a board)",
         remedy,
         also="sudo systemctl restart docker   (or run such containers with --network host)",
+        severity=Severity.NOTE,
     )
 
 

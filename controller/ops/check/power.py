@@ -16,13 +16,13 @@ def modes(facts: Facts) -> Iterable[Finding]:
         return
     share = known.share
     cost = f"memory or GPU runs at {share:.0%} of its clock, and so do models" if share < 1.0 else "it caps the GPU"
-    found = curable(
+    yield curable(
         "power mode",
         f"the mode is {now.name} (nvpmodel -m {now.number}), and {strongest.name} is the strongest of this board: {cost}",
         _mode(strongest, now),
         also="sudo jetson_clocks   keeps the clocks up until the next start",
+        severity=Severity.WARNING if share < 1.0 else Severity.NOTE,
     )
-    yield found if share < 1.0 else _noted(found)
 
 
 def heat(facts: Facts) -> Iterable[Finding]:
@@ -49,7 +49,3 @@ def _mode(wanted: PowerMode, now: PowerMode) -> Remedy:
         undo=f"sudo nvpmodel -m {now.number}",
         consent="a stronger mode draws more than a small supply or a battery gives, and makes more heat",
     )
-
-
-def _noted(found: Finding) -> Finding:
-    return Finding(severity=Severity.NOTE, subject=found.subject, text=found.text, fix=found.fix, remedy=found.remedy)

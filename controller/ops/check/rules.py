@@ -26,7 +26,7 @@ def findings(facts: Facts) -> tuple[Finding, ...]:
         *jetson.memory(facts),
         *power.modes(facts),
         *power.heat(facts),
-        *storage.links(facts),
+        *storage.speed(facts),
         *storage.engine_disk(facts),
         *gpu.raw_table(facts),
         *network.listening(facts),

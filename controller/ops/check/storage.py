@@ -5,20 +5,31 @@ from typing import Final
 
 from controller.ops.check.values import Facts, Finding, warning
 from controller.probes.host import DiskKind
+from controller.units import MIB, format_bytes
 
+LEAST_BYTES_PER_S: Final = {DiskKind.NVME: 1000 * MIB, DiskKind.SSD: 300 * MIB}
+"""Even a slot of one slow lane gives an NVMe disk nearly that much."""
 SLOW: Final = {DiskKind.SD_CARD: "an SD card", DiskKind.EMMC: "eMMC", DiskKind.ROTATING: "a disk that turns"}
 
 
-def links(facts: Facts) -> Iterable[Finding]:
-    """Name the NVMe disks that have more lanes than their slot gives them."""
-    for link in facts.condition.links:
-        if link.width < link.most_width:
-            yield warning(
-                "NVMe",
-                f"{link.disk} uses {link.width} of its {link.most_width} lanes, each at {link.speed}: loading a model takes "
-                f"{link.most_width / link.width:.0f} times as long as it must",
-                "put it into a slot with more lanes (a developer kit of the Orin Nano has one of each kind), or seat it anew",
-            )
+def speed(facts: Facts) -> Iterable[Finding]:
+    """Judge how fast the disk of the models is: the lanes that its slot gives it, and what was measured."""
+    link, measured = facts.condition.home_link, facts.read_bytes_per_s
+    if link is not None and link.width < link.most_width:
+        yield warning(
+            "NVMe",
+            f"the disk of {facts.settings.home} uses {link.width} of its {link.most_width} lanes, each at {link.speed}: "
+            f"loading a model takes up to {link.most_width / link.width:.0f} times as long as it must",
+            "put it into a slot with more lanes (a developer kit of the Orin Nano has one of each kind), or seat it anew",
+        )
+    least = LEAST_BYTES_PER_S.get(facts.disk.kind)
+    if measured is not None and least is not None and measured < least:
+        yield warning(
+            "disk speed",
+            f"the disk of {facts.settings.home} was found to read {format_bytes(int(measured))} a second, and one of its kind "
+            f"({facts.disk.kind.value}) reads {format_bytes(least)} or more: every load takes that much longer",
+            "look for another program that reads, a disk that is too hot (sudo nvme smart-log), or a slot that is too slow",
+        )
 
 
 def engine_disk(facts: Facts) -> Iterable[Finding]:

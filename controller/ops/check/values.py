@@ -119,6 +119,7 @@ class Facts:
         folder_problems: pairs of folder and what is wrong with it.
         device: what the box is.
         condition: the state of its operating system.
+        read_bytes_per_s: how fast the controller has found the home's disk to be; `None` if it has not measured, or does not run.
 
     """
 
@@ -135,6 +136,7 @@ class Facts:
     folder_problems: tuple[tuple[str, str], ...]
     device: Device = NO_GPU
     condition: Condition = UNKNOWN
+    read_bytes_per_s: float | None = None
 
 
 def error(subject: str, text: str, fix: str) -> Finding:
@@ -152,7 +154,7 @@ def note(subject: str, text: str, fix: str) -> Finding:
     return Finding(severity=Severity.NOTE, subject=subject, text=text, fix=fix)
 
 
-def curable(subject: str, text: str, remedy: Remedy, *, also: str = "") -> Finding:
-    """Make a warning that `windlass doctor` can act on: what it would do is what to do. *also* is for people alone."""
+def curable(subject: str, text: str, remedy: Remedy, *, also: str = "", severity: Severity = Severity.WARNING) -> Finding:
+    """Make a finding that `windlass doctor` can act on: what it would do is what to do. *also* is for people alone."""
     fix = "\n".join(filter(None, (*remedy.commands, also)))
-    return Finding(severity=Severity.WARNING, subject=subject, text=text, fix=fix, remedy=remedy)
+    return Finding(severity=severity, subject=subject, text=text, fix=fix, remedy=remedy)
