@@ -105,7 +105,7 @@ async def serve(settings: Settings, driver: Driver, system: System = HERE, *, lo
     database = await asyncio.to_thread(open_database, home / "state.db")
     ledger, keys, setbacks = Ledger(database), Keys(database), Setbacks(database, wall=time.time)
     findings = Findings(database)
-    identity = await find_out(system, driver, look_s=look_s)
+    identity = await find_out(system, driver, look_s=look_s, use_gpu=settings.use_gpu)
     host = _host(settings, identity.device)
     kept = await asyncio.to_thread(_conversations, settings, database)
     meter = Meter(ledger=ledger, host=host, clock=time.monotonic)

@@ -2,7 +2,8 @@
 The configuration: one TOML file, read once, into frozen settings.
 
 Order, the later wins: the defaults here, `/etc/windlass/appliance.toml` (`WINDLASS_CONFIG` names another), the variables
-`WINDLASS_HOME`, `WINDLASS_RUN`, `WINDLASS_MEMORY_BUDGET`, `WINDLASS_LISTEN`, `WINDLASS_OWNER` and `WINDLASS_IMAGE_<ENGINE>`.
+`WINDLASS_HOME`, `WINDLASS_RUN`, `WINDLASS_MEMORY_BUDGET`, `WINDLASS_LISTEN`, `WINDLASS_OWNER`,
+`WINDLASS_USE_GPU` and `WINDLASS_IMAGE_<ENGINE>`.
 Unknown keys are errors, and every problem is listed at once.
 """
 
@@ -143,6 +144,8 @@ class Settings(_Section):
     """The controller's socket and one directory for each worker; may be a tmpfs."""
     owner: str = Field(default="windlass", pattern=r"^[a-z0-9][a-z0-9-]{0,30}$")
     """Whose containers these are: two installations on one engine need two names."""
+    use_gpu: bool = True
+    """Workers may compute on the box's GPU; `false` where the images are made for processors alone."""
     memory: MemorySettings = MemorySettings()
     gateway: GatewaySettings = GatewaySettings()
     scheduler: SchedulerSettings = SchedulerSettings()
@@ -204,6 +207,7 @@ def _apply_environment(raw: dict[str, Any], environ: Mapping[str, str]) -> None:
         ("WINDLASS_HOME", ("home",)),
         ("WINDLASS_RUN", ("run",)),
         ("WINDLASS_OWNER", ("owner",)),
+        ("WINDLASS_USE_GPU", ("use_gpu",)),
         ("WINDLASS_MEMORY_BUDGET", ("memory", "budget")),
         ("WINDLASS_LISTEN", ("gateway", "listen")),
     ):

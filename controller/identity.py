@@ -13,7 +13,7 @@ from typing import Final
 
 import structlog
 
-from controller.device import Device
+from controller.device import Device, GpuAccess
 from controller.drivers.base import Driver, EngineInfo
 from controller.errors import DeviceChangedError, EngineError
 from controller.probes import jetson
@@ -37,13 +37,14 @@ class Identity:
 
     """
 
-    def __init__(self, system: System, driver: Driver, device: Device, *, signs: Hashable, look_s: float) -> None:
+    def __init__(self, system: System, driver: Driver, device: Device, *, signs: Hashable, look_s: float, use_gpu: bool) -> None:
         """Use `find_out`."""
         self.device = device
         self._system = system
         self._driver = driver
         self._signs = signs
         self._look_s = look_s
+        self._use_gpu = use_gpu
 
     async def watch(self) -> None:
         """
@@ -61,7 +62,7 @@ class Identity:
             signs = await asyncio.to_thread(_read_signs, self._system, engine)
             if signs == self._signs:
                 continue
-            found = await asyncio.to_thread(read_device, self._system, engine)
+            found = await _look(self._system, engine, use_gpu=self._use_gpu)
             self._signs = signs
             now = replace(found, gpu_memory_charged=self.device.gpu_memory_charged)
             if now != self.device:
@@ -76,10 +77,16 @@ def _describe(device: Device) -> str:
     return f"{device.fingerprint} ({device.access.value})"
 
 
-async def find_out(system: System, driver: Driver, *, look_s: float = LOOK_S) -> Identity:
+async def _look(system: System, engine: EngineInfo | None, *, use_gpu: bool) -> Device:
+    """Read what the box is; where its GPU is not to be used it is there, and no worker reaches it."""
+    found = await asyncio.to_thread(read_device, system, engine)
+    return found if use_gpu else replace(found, access=GpuAccess.NONE)
+
+
+async def find_out(system: System, driver: Driver, *, look_s: float = LOOK_S, use_gpu: bool = True) -> Identity:
     """Look at the box; an engine that is away makes no difference but that nothing reaches the GPU."""
     engine = await _ask(driver)
-    device = await asyncio.to_thread(read_device, system, engine)
+    device = await _look(system, engine, use_gpu=use_gpu)
     signs = await asyncio.to_thread(_read_signs, system, engine)
     log.info(
         "device.known",
@@ -89,7 +96,7 @@ async def find_out(system: System, driver: Driver, *, look_s: float = LOOK_S) ->
         gpus=[gpu.name for gpu in device.gpus],
         access=device.access.value,
     )
-    return Identity(system, driver, device, signs=signs, look_s=look_s)
+    return Identity(system, driver, device, signs=signs, look_s=look_s, use_gpu=use_gpu)
 
 
 async def _ask(driver: Driver) -> EngineInfo | None:

@@ -149,7 +149,7 @@ class Builder:
         self._build.mkdir(exist_ok=True)
         (self._build / "device").write_text(f"{self._target}\n", encoding="utf-8")
         file = self._build / "images.env"
-        file.write_text(recipes.image_variables(tags, base=self.base), encoding="utf-8")
+        file.write_text(recipes.image_variables(tags, base=self.base, target=self._target), encoding="utf-8")
         return file
 
     def _make(self, recipe: Recipe, tag: str) -> None:

@@ -268,8 +268,13 @@ def build_argv(
     ]  # fmt: skip
 
 
-def image_variables(tags: Mapping[str, str], *, base: str) -> str:
-    """Write the tags (image name → tag) as an environment file for Compose and the tests, which build on the base."""
+def image_variables(tags: Mapping[str, str], *, base: str, target: Target) -> str:
+    """
+    Write the tags (image name → tag) as an environment file for Compose and the tests, which build on the base.
+
+    Images for processors know no GPU by name, and their workers would not begin where the box has one.
+    """
     variables = {recipe.name: recipe.variable for recipe in RECIPES}
+    kept = {"WINDLASS_BASE_IMAGE": base, "WINDLASS_USE_GPU": "false" if target == CPU else "true"}
     named = {variables[name]: tag for name, tag in tags.items()}
-    return "".join(f"{variable}={tag}\n" for variable, tag in sorted({"WINDLASS_BASE_IMAGE": base, **named}.items()))
+    return "".join(f"{variable}={tag}\n" for variable, tag in sorted({**kept, **named}.items()))

@@ -133,3 +133,18 @@ async def test_a_box_whose_engine_was_away_at_the_start_is_known_without_its_way
     machine.came_back()
     with pytest.raises(DeviceChangedError):
         await identity.watch()
+
+
+@pytest.mark.looptime
+async def test_a_gpu_that_is_not_to_be_used_is_there_and_reached_by_nobody(machine: Machine) -> None:
+    """Images without CUDA are served as on a box without a GPU; its board is known, and no look finds a change."""
+    system, info = orin()
+    machine.told = info
+    identity = await find_out(system, MemoryDriver(OWNER, engine=machine), use_gpu=False)
+    watching = asyncio.create_task(identity.watch())
+    machine.told = replace(info, cdi_folders=("/etc/cdi", "/var/run/cdi", "/opt/cdi"))
+    await asyncio.sleep(LOOK_S * 2)
+
+    assert ("cpu", False, "39.2.0") == (identity.device.fingerprint, identity.device.has_gpu, identity.device.l4t)
+    assert not watching.done()
+    watching.cancel()

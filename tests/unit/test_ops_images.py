@@ -9,7 +9,7 @@ from controller.errors import ConfigError
 from controller.ops import recipes, wheels
 from controller.ops.images import Builder, read_files, read_tags
 from controller.ops.recipes import RECIPES, Recipe, recipes_for
-from controller.ops.targets import CPU, DEBIAN
+from controller.ops.targets import CPU, DEBIAN, TARGETS
 
 CONTROLLER = recipes_for(CPU)["controller"]
 
@@ -139,7 +139,7 @@ def test_recorded_tags_are_read_back(tmp_path: Path) -> None:
     file = tmp_path / "images.env"
     file.write_text(
         recipes.image_variables(
-            {"llama-cpp": "windlass/llama-cpp:1", "controller": "windlass/controller:2"}, base="windlass/base:3"
+            {"llama-cpp": "windlass/llama-cpp:1", "controller": "windlass/controller:2"}, base="windlass/base:3", target=CPU
         )
     )
 
@@ -147,8 +147,18 @@ def test_recorded_tags_are_read_back(tmp_path: Path) -> None:
         "WINDLASS_BASE_IMAGE": "windlass/base:3",
         "WINDLASS_IMAGE_CONTROLLER": "windlass/controller:2",
         "WINDLASS_IMAGE_LLAMA_CPP": "windlass/llama-cpp:1",
+        "WINDLASS_USE_GPU": "false",
     } == read_tags(file)
     assert {} == read_tags(tmp_path / "none.env")
+
+
+def test_only_images_with_cuda_may_be_given_a_gpu() -> None:
+    """A worker of an image without CUDA is never told to compute on a GPU, whatever the box has."""
+    said = {
+        str(target): "WINDLASS_USE_GPU=true\n" in recipes.image_variables({}, base="b:1", target=target) for target in TARGETS
+    }
+
+    assert [str(CPU)] == [name for name, used in said.items() if not used]
 
 
 def project(tmp_path: Path) -> Path:
