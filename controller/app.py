@@ -14,6 +14,7 @@ import uvloop
 
 from controller import __version__, engines
 from controller.build_desk import BuildDesk
+from controller.charges import Cards, OnCard
 from controller.config import Settings
 from controller.desk import Desk
 from controller.device import Device
@@ -111,7 +112,7 @@ async def serve(settings: Settings, driver: Driver, system: System = HERE, *, lo
     meter = Meter(ledger=ledger, host=host, clock=time.monotonic)
     pool = Pool(
         driver=driver,
-        rules=_rules(settings),
+        rules=_rules(settings, host.cards),
         host=host,
         meter=meter,
         clock=time.monotonic,
@@ -237,10 +238,11 @@ def _is_idle(pool: Pool) -> bool:
     return not (pool.scheduler.leases or pool.scheduler.queue() or pool.fleet.acting)
 
 
-def _rules(settings: Settings) -> Rules:
+def _rules(settings: Settings, cards: Cards) -> Rules:
     wanted = settings.scheduler
     return Rules(
         budget_bytes=budget_bytes(settings, total_bytes=read_memory().total_bytes),
+        cards=cards,
         queue_limit=wanted.queue_limit,
         quantum_s=wanted.quantum_s,
         request_limit_s=wanted.request_limit_s,
@@ -279,6 +281,13 @@ def budget_bytes(settings: Settings, *, total_bytes: int) -> int:
     return max(0, total_bytes - settings.memory.reserve)
 
 
+def card_budgets(settings: Settings, device: Device) -> Cards:
+    """Return the memory for models on each card that has some of its own: what is configured, else all but the reserve."""
+    wanted, cards = settings.gpu, [gpu for gpu in device.gpus if gpu.memory_bytes and device.has_gpu]
+    most = [gpu.memory_bytes - wanted.reserve if wanted.budget is None else wanted.budget for gpu in cards]
+    return tuple(OnCard(gpu.index, max(0, min(gpu.memory_bytes, size))) for gpu, size in zip(cards, most, strict=True))
+
+
 def _host(settings: Settings, device: Device) -> Host:
     sites = {}
     for name in engines.ENGINES:
@@ -291,7 +300,7 @@ def _host(settings: Settings, device: Device) -> Host:
             options=engine.options,
             device=device,
         )
-    return Host(sites=sites, device=device)
+    return Host(sites=sites, device=device, cards=card_budgets(settings, device))
 
 
 def _model_card(spec: ModelSpec) -> ModelCard:

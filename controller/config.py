@@ -43,6 +43,15 @@ class MemorySettings(_Section):
     """What must stay available whatever other programs take; by default a twentieth of the memory, 256 MiB to 1 GiB."""
 
 
+class GpuSettings(_Section):
+    """`[gpu]`: how much of the memory of graphics cards the models may use; a GPU without memory of its own has no part in it."""
+
+    budget: Bytes | None = None
+    """Memory for models on each card; by default all of the card's but `reserve`."""
+    reserve: Bytes = 512 * MIB
+    """Left on each card for the driver, a desktop and other programs when no budget is set."""
+
+
 class GatewaySettings(_Section):
     """`[gateway]`: the HTTP side."""
 
@@ -147,6 +156,7 @@ class Settings(_Section):
     use_gpu: bool = True
     """Workers may compute on the box's GPU; `false` where the images are made for processors alone."""
     memory: MemorySettings = MemorySettings()
+    gpu: GpuSettings = GpuSettings()
     gateway: GatewaySettings = GatewaySettings()
     scheduler: SchedulerSettings = SchedulerSettings()
     conversations: ConversationSettings = ConversationSettings()

@@ -78,7 +78,12 @@ class Measured:
 
 
 def resolve(
-    estimate: Footprint, *, override_bytes: int | None = None, measured: Measured | None = None, context_tokens: int = 0
+    estimate: Footprint,
+    *,
+    override_bytes: int | None = None,
+    gpu_override_bytes: int | None = None,
+    measured: Measured | None = None,
+    context_tokens: int = 0,
 ) -> Footprint:
     """
     Choose the footprint: override, else measurement, else estimate.
@@ -86,14 +91,19 @@ def resolve(
     Args:
         estimate: what the engine computed.
         override_bytes: `memory` of `model.toml`.
+        gpu_override_bytes: `gpu_memory` of `model.toml`, for what takes memory of cards.
         measured: what the ledger knows, if it has seen exactly this.
         context_tokens: the context one caller may fill.
 
     """
-    on_cards = _on_cards(estimate, measured, context_tokens=context_tokens) if measured and estimate.gpu_bytes else estimate
+    on_cards = estimate
+    if estimate.gpu_bytes and gpu_override_bytes is not None:
+        on_cards = replace(estimate, gpu_bytes=gpu_override_bytes, source=FootprintSource.OVERRIDE)
+    elif estimate.gpu_bytes and measured:
+        on_cards = _on_cards(estimate, measured, context_tokens=context_tokens)
     if override_bytes is not None:
         return _resized(on_cards, override_bytes, FootprintSource.OVERRIDE)
-    return _in_ram(on_cards, measured, context_tokens=context_tokens) if measured else estimate
+    return _in_ram(on_cards, measured, context_tokens=context_tokens) if measured else on_cards
 
 
 def _on_cards(estimate: Footprint, measured: Measured, *, context_tokens: int) -> Footprint:

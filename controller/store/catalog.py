@@ -314,7 +314,11 @@ class Scanner:
             parallel=manifest.parallel,
             replicas=manifest.replicas,
             footprint=resolve(
-                found.estimate, override_bytes=manifest.memory, measured=measured, context_tokens=found.context_tokens
+                found.estimate,
+                override_bytes=manifest.memory,
+                gpu_override_bytes=manifest.gpu_memory,
+                measured=measured,
+                context_tokens=found.context_tokens,
             ),
             load_s=measured.load_s if measured and measured.load_s else assumed_s,
             api_paths=found.engine.api_paths(header),

@@ -186,7 +186,13 @@ class Judge:
         estimate = found.estimate
         if plan is not None:
             estimate = self.reader.estimate(found.engine, manifest, found.context_tokens, plan.header)
-        needed = resolve(estimate, override_bytes=manifest.memory, measured=measured, context_tokens=found.context_tokens)
+        needed = resolve(
+            estimate,
+            override_bytes=manifest.memory,
+            gpu_override_bytes=manifest.gpu_memory,
+            measured=measured,
+            context_tokens=found.context_tokens,
+        )
         if needed.total_bytes > limit_bytes:
             return f"needs {format_bytes(needed.total_bytes)}, and the budget is {format_bytes(limit_bytes)}"
         if plan is not None and self._file(found) is None:

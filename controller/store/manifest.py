@@ -67,6 +67,8 @@ class Manifest(BaseModel):
     """Each step doubles what keeping it in memory is worth; of models loaded ahead of any request, the higher one comes first."""
     memory: Annotated[Bytes, Field(ge=16 * MIB)] | None = None
     """What it is charged and limited to, such as `1.2GiB`, instead of what was measured or estimated."""
+    gpu_memory: Annotated[Bytes, Field(ge=16 * MIB)] | None = None
+    """What it is charged of the memory of cards, such as `5GiB`, instead of what was measured or estimated."""
     load_seconds: float | None = Field(default=None, gt=0, le=3600)
     """How long a load takes, until one was measured."""
     tools: bool | None = Field(default=None, strict=True)

@@ -17,6 +17,8 @@ from controller.errors import DeviceChangedError
 from controller.identity import LOOK_S, find_out
 from controller.probes.jetson import RELEASE_FILE
 from controller.probes.system import RecordedSystem
+from controller.spec import ModelName
+from controller.units import GIB
 from tests.controller.rig import OWNER, Machine
 from tests.controller.test_app import add, settings
 from tests.controller.wire_client import Client, connected
@@ -49,10 +51,13 @@ async def greeted(client: Client) -> Client:
 async def test_a_controller_starts_on_every_recorded_device(name: str, folder: Path, machine: Machine) -> None:
     """It serves a model there."""
     add(folder, "a")
-    async with controller(folder, machine, recorded(name)), connected(folder / "r" / SOCKET_NAME) as client:
+    box = controller(folder, machine, recorded(name), memory={"budget": 2 * GIB})
+    async with box, connected(folder / "r" / SOCKET_NAME) as client:
         await greeted(client)
 
         assert "a" == (await client.granted("a", lease="1")).model
+        placed = machine.box(OWNER, ModelName("a")).shown.cards
+        assert [part.card for part in placed] == ([0] if name.startswith("discrete") else [])
 
 
 async def test_a_box_that_changes_gets_a_new_life_that_adopts_the_old_workers(folder: Path, machine: Machine) -> None:

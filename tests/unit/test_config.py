@@ -66,8 +66,9 @@ def test_the_example_shows_the_defaults() -> None:
     shown = Settings.model_validate(tomllib.loads(text))
     memory = shown.memory.model_copy(update={"budget": None, "floor": None})
     builds = shown.builds.model_copy(update={"disk_budget": None, "memory": None})
+    gpu = shown.gpu.model_copy(update={"budget": None})
 
-    assert shown.model_copy(update={"memory": memory, "builds": builds, "engines": {}}) == Settings()
+    assert shown.model_copy(update={"memory": memory, "gpu": gpu, "builds": builds, "engines": {}}) == Settings()
     assert shown.engine("llama-cpp") == Settings().engine("llama-cpp")
 
 

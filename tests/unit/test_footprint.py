@@ -26,6 +26,17 @@ def test_what_lies_on_cards_is_another_matter() -> None:
     assert [(5 * MIB, MIB)] * 2 == [(footprint.gpu_bytes, footprint.gpu_each_bytes) for footprint in found]
 
 
+def test_what_the_operator_says_of_cards_wins_where_there_are_any() -> None:
+    """It replaces estimate and measurement of cards alone, and means nothing to a model that takes nothing of them."""
+    estimate = replace(ESTIMATE, gpu_bytes=500 * MIB, gpu_each_bytes=MIB)
+    seen = Measured(gpu_bytes=900 * MIB, longest_tokens=1)
+    said = resolve(estimate, gpu_override_bytes=300 * MIB, measured=seen, context_tokens=1)
+
+    assert (300 * MIB, estimate.total_bytes, MIB) == (said.gpu_bytes, said.total_bytes, said.gpu_each_bytes)
+    assert FootprintSource.OVERRIDE is resolve(estimate, gpu_override_bytes=300 * MIB).source
+    assert ESTIMATE == resolve(ESTIMATE, gpu_override_bytes=300 * MIB)
+
+
 def test_without_a_measurement_the_estimate_holds() -> None:
     """A model that never ran is charged what its engine computed."""
     assert ESTIMATE == resolve(ESTIMATE)

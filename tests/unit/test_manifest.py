@@ -22,6 +22,7 @@ replicas = 3
 pinned = true
 priority = 5
 memory = "1.5GiB"
+gpu_memory = "5GiB"
 load_seconds = 2
 tools = false
 options = { repack = true, kv_type = "q8_0" }
@@ -54,6 +55,7 @@ def test_everything_can_be_said(tmp_path: Path) -> None:
         pinned=True,
         priority=5,
         memory=1_610_612_736,
+        gpu_memory=5_368_709_120,
         load_seconds=2.0,
         tools=False,
         options={"repack": True, "kv_type": "q8_0"},

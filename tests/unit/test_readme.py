@@ -201,6 +201,7 @@ def test_example_configuration() -> None:
     example["engines"] = {"*": example["engines"]["llama-cpp"]}
     for depends_on_the_box in ("budget", "floor"):
         example["memory"].pop(depends_on_the_box)
+    example["gpu"].pop("budget")
     example["builds"].pop("disk_budget")
     example["builds"].pop("memory")
     example["engines"]["*"].pop("image")
