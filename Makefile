@@ -42,7 +42,7 @@ test: images ## run every test, on the real container engine
 	@$(WITH_ENGINE) env $$(<build/images.env) $(PYTHON) -m pytest $(PYTEST_ARGS)
 
 test-fast: venv ## run the tests that need no engine, in less than a minute
-	@$(PYTHON) -m pytest -m "not engine and not system" -n auto $(PYTEST_ARGS)
+	@$(PYTHON) -m pytest -m "not engine and not system and not vendor" -n auto $(PYTEST_ARGS)
 
 mutants: venv ## plant each of two hundred faults in the core, and see that the tests find it
 	@$(PYTHON) -m tests.mutants

@@ -1,0 +1,1 @@
+"""What we tell NVIDIA's package, told to the package itself: a release that takes something else fails here."""
