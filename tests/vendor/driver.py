@@ -116,7 +116,7 @@ def quantization(folders):
 
 
 def hit(value):
-    """Lay out an engine file and start the package's engine up to the native code: what it found, and whether it wanted to build."""
+    """Lay out an engine file and start the package's engine up to the native code: what it found, what it wanted to build."""
     from experimental.builder import cli as builder
     from experimental.server.config import parse_server_config
     from experimental.server.runtime import engine
@@ -181,6 +181,7 @@ class StandIn:
         return CompletionOutput(text="said hi", token_ids=[1, 2], prompt_tokens=7, finish_reason="stop")
 
     def generate_stream(self, messages, params, *, prebuilt_request=None, **_):
+        """Say a few words, or for a long time."""
         from experimental.server.runtime.engine import StreamDelta
 
         def words():

@@ -1,8 +1,8 @@
 """
 NVIDIA's package in an environment of its own, made from the lock of its image when it is first asked for.
 
-Its server pins the very releases of its dependencies, so it cannot share ours. The native code is taken out again: it needs a GPU,
-and is half a gigabyte. What is asked of it, a script of ours asks in that environment.
+Its server pins the very releases of its dependencies, so it cannot share ours. The native code is taken out again: it needs a
+GPU, and is half a gigabyte. What is asked of it, a script of ours asks in that environment.
 """
 
 import fcntl
