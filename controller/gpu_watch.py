@@ -13,12 +13,14 @@ from typing import Final
 
 import structlog
 
+from controller.charges import Cards, OnCard
 from controller.device import NO_GPU, Device
 from controller.drivers.base import Driver, Usage
 from controller.errors import EngineError
 from controller.gpu_memory import GpuReading, Pid, ReadGpuMemory
 from controller.spec import ModelName
 from controller.state import RunId, Status, Worker
+from controller.units import MIB
 
 log: Final = structlog.get_logger()
 
@@ -26,6 +28,9 @@ POLL_S: Final = 1.0
 """The shortest pause between two looks."""
 SETTLE_S: Final = 10.0
 """So long after it became ready a worker is still looked at often: the first requests have it load the last of its code."""
+STEP_BYTES: Final = 64 * MIB
+"""What others leave of a card is a multiple of this, so that it does not move with every window on a desktop."""
+RUNNING: Final = (Status.STARTING, Status.READY, Status.STOPPING)
 CALM_S: Final = 60.0
 """How often workers are looked at that do nothing of the kind."""
 
@@ -51,7 +56,8 @@ class GpuWatch:
 
     Attributes:
         device: the box.
-        others_bytes: what programs that are no workers of ours held of each card, by its index, at the last look.
+        others_bytes: what programs that are no workers of ours hold of each card, by its index. It is the less of what the last
+            two looks have shown: a worker that begins in the very moment of one would look like somebody else.
 
     """
 
@@ -70,31 +76,51 @@ class GpuWatch:
         self._clock = clock
         self._read = read
         self._held: dict[ModelName, Held] = {}
+        self._others_before: Mapping[int, int] = {}
         self._looked_s = float("-inf")
 
     def is_due(self, workers: Iterable[Worker]) -> bool:
         """Say whether it is time to look at these, which all compute on a GPU."""
         now = self._clock()
-        running = [w for w in workers if w.status in (Status.STARTING, Status.READY, Status.STOPPING)]
-        if not running or now - self._looked_s < POLL_S:
+        running = [w for w in workers if w.status in RUNNING]
+        if now - self._looked_s < POLL_S or not (running or self._has_cards):
             return False
         return now - self._looked_s >= CALM_S or any(_is_moving(worker, now) for worker in running)
 
     async def look(self, workers: Iterable[Worker]) -> None:
         """Look at all GPUs once, and note what each of these workers holds."""
         self._looked_s = self._clock()
-        running = {w.model: w.run for w in workers if w.status in (Status.STARTING, Status.READY, Status.STOPPING)}
+        running = {w.model: w.run for w in workers if w.status in RUNNING}
         reading, processes = await asyncio.gather(self.read(), asyncio.gather(*(self._pids(model) for model in running)))
         now = self._clock()
         known = {m: pids for m, pids in zip(running, processes, strict=True) if pids is not None}
         self._held = {m: held for m, held in self._held.items() if running.get(m) == held.run}
         if reading is None:
             self._held.clear()
-            self.others_bytes = {}
+            self.others_bytes = self._others_before = {}
             return
         for model, pids in known.items():
             self._held[model] = Held(run=running[model], at_s=now, gpus_bytes=reading.of(pids), pids=pids)
         self._note_others(reading)
+
+    def allowed(self, budget: Cards) -> Cards:
+        """
+        Return what other programs leave of a budget of cards.
+
+        What the driver itself takes of a card is among the others, and is what a budget leaves free anyway.
+        """
+        sizes = {gpu.index: gpu.memory_bytes for gpu in self.device.gpus}
+        free = {card: sizes.get(card, 0) - others for card, others in self.others_bytes.items()}
+        return tuple(
+            OnCard(
+                card, size_bytes if free.get(card, size_bytes) >= size_bytes else max(0, free[card]) // STEP_BYTES * STEP_BYTES
+            )
+            for card, size_bytes in budget
+        )
+
+    @property
+    def _has_cards(self) -> bool:
+        return self.device.has_gpu and not self.device.unified
 
     async def read(self) -> GpuReading | None:
         """Ask the driver of the GPUs, now."""
@@ -137,7 +163,9 @@ class GpuWatch:
         ours: Counter[int] = Counter()
         for held in self._held.values():
             ours.update(held.gpus_bytes)
-        self.others_bytes = {card: max(0, used_bytes - ours[card]) for card, used_bytes in reading.used_bytes.items()}
+        others = {card: max(0, used_bytes - ours[card]) for card, used_bytes in reading.used_bytes.items()}
+        self.others_bytes = {card: min(held, self._others_before.get(card, held)) for card, held in others.items()}
+        self._others_before = others
 
 
 def _is_moving(worker: Worker, now: float) -> bool:

@@ -23,6 +23,7 @@ from controller.probes.memory import Supply, read_supply
 from controller.scheduler import Answer, Scheduler
 from controller.spec import ModelName, ModelSpec
 from controller.state import RunId, Status, Worker
+from controller.units import GIB
 
 log: Final = structlog.get_logger()
 
@@ -216,7 +217,16 @@ class Lookout:
             workers = [worker for model, worker in self._owner.workers.items() if self._owner.on_gpu(model)]
             if self.gpus.is_due(workers):
                 await self.gpus.look(workers)
+                self._allow_cards()
             await asyncio.sleep(POLL_S)
+
+    def _allow_cards(self) -> None:
+        """Let models take of the cards what other programs leave of them."""
+        cards = self.gpus.allowed(self._owner.budget.total.cards)
+        if cards != self._owner.budget.allowed.cards:
+            log.info("cards.allowed", gib={card: round(size_bytes / GIB, 1) for card, size_bytes in cards})
+            self._owner.budget.allow_cards(cards)
+            self._owner.look_again()
 
     async def _ask_worker(self, model: ModelName, run: RunId) -> None:
         try:
@@ -232,7 +242,7 @@ class Lookout:
         self._seen[model] = _Seen(run=run, at_s=now, usage=usage, refault_bytes_per_s=rate)
         worker, spec = self._owner.workers.get(model), self._owner.models.get(model)
         if worker is not None and worker.status is Status.READY and worker.run == run and spec is not None:
-            self._meter.saw_memory(spec, usage)
+            self._meter.saw_memory(spec, usage, cards=len(worker.cards))
             self._watch_drift(worker, spec, self._seen[model])
 
     def _watch_drift(self, worker: Worker, spec: ModelSpec, seen: _Seen) -> None:

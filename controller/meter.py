@@ -59,15 +59,15 @@ class Meter:
             await asyncio.sleep(FLUSH_S)
             await self._flush()
 
-    def saw_memory(self, spec: ModelSpec, usage: Usage) -> None:
-        """Note the memory of a ready worker; of one that could only be seen in part nothing is known."""
+    def saw_memory(self, spec: ModelSpec, usage: Usage, *, cards: int = 0) -> None:
+        """Note the memory of a ready worker that lies on so many cards; of one that was seen only in part nothing is known."""
         if usage.gpu_unseen:
             return
         self.ledger.saw_memory(
             self._host.ledger_key(spec),
             anon_bytes=usage.private_bytes,
             mapped_bytes=usage.file_bytes,
-            gpu_bytes=_as_on_one_card(spec, usage.gpu_bytes),
+            gpu_bytes=_as_on_one_card(spec, usage.gpu_bytes, cards=cards),
         )
 
     def ready(self, spec: ModelSpec, notices: Notices | None = None) -> float | None:
@@ -104,7 +104,7 @@ class Meter:
         key = self._host.ledger_key(spec)
         if ended.cause is ExitCause.OUT_OF_GPU_MEMORY and worker.cards:
             kept_bytes = sum(size_bytes for _, size_bytes in worker.cards)
-            self.ledger.saw_too_little_on_cards(key, kept_bytes=_as_on_one_card(spec, kept_bytes))
+            self.ledger.saw_too_little_on_cards(key, kept_bytes=_as_on_one_card(spec, kept_bytes, cards=len(worker.cards)))
         else:
             self.ledger.saw_too_little(key, limit_bytes=worker.memory_bytes)
         self._measured()
@@ -151,6 +151,6 @@ class Meter:
             self._measured()
 
 
-def _as_on_one_card(spec: ModelSpec, size_bytes: int) -> int:
-    """Take off what is there only because a model was split over several cards."""
-    return max(0, size_bytes - max(0, len(spec.cards) - 1) * spec.footprint.gpu_each_bytes)
+def _as_on_one_card(spec: ModelSpec, size_bytes: int, *, cards: int) -> int:
+    """Take off what is there only because a model is split over several cards."""
+    return max(0, size_bytes - max(0, cards - 1) * spec.footprint.gpu_each_bytes)

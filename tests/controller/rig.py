@@ -18,9 +18,12 @@ from typing import Any
 
 import msgspec
 
+from controller.charges import Cards
+from controller.device import NO_GPU, Device
 from controller.drivers.faulty import Fault, FaultyDriver, Verb
 from controller.drivers.memory import MemoryDriver, MemoryEngine, _Box
 from controller.engines.base import HOLD_NAME, KV_MOUNT, Site
+from controller.gpu_memory import GpuReading
 from controller.host import Host
 from controller.meter import Meter
 from controller.pool import Pool
@@ -121,11 +124,22 @@ class Machine(MemoryEngine):
         others_leave_bytes: what other programs leave of the box's memory.
         stalled_s: for how long everything has waited for memory so far.
         power: what the box says of power and heat.
+        gpu_needs: what the worker of a model takes of the GPU when it loads.
+        leaks: whose memory of the GPU the driver keeps when they have ended.
+        gpu_blind: the driver of the GPU tells nothing.
 
     """
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, device: Device = NO_GPU) -> None:
+        super().__init__(
+            runtimes=("nvidia", "runc") if device.has_gpu else ("runc",),
+            cards={gpu.index: gpu.memory_bytes for gpu in device.gpus if gpu.memory_bytes},
+        )
+        self.device = device
+        self.gpu_needs: dict[str, int] = {}
+        self.leaks: set[str] = set()
+        self.gpu_blind = False
+        self._leaked: dict[int, dict[int, int]] = {}
         self.manners: dict[str, Manner] = {}
         self.load_s: dict[str, float] = {}
         self.fatal: set[str] = set()
@@ -152,7 +166,17 @@ class Machine(MemoryEngine):
     def supply(self) -> Supply:
         """Return what a kernel would say of the memory: what workers hold privately is not available."""
         taken_bytes = sum(box.anon_bytes for box in self._boxes.values() if box.shown.running)
+        if self.device.unified:
+            on_gpu = [box.held_bytes for box in self._boxes.values() if box.shown.running]
+            taken_bytes += sum(sum(held.values()) for held in (*on_gpu, *self._leaked.values()))
         return Supply(available_bytes=self.others_leave_bytes - taken_bytes, stalled_s=self.stalled_s)
+
+    def gpu_memory(self) -> GpuReading | None:
+        """Return what the driver of the GPU tells, with what it keeps of those that have ended."""
+        if self.gpu_blind:
+            return None
+        reading = self.read_gpu_memory()
+        return replace(reading, held_bytes={**reading.held_bytes, **self._leaked})
 
     def begin(self, owner: str, model: ModelName) -> None:
         """Start a container and its process."""
@@ -163,8 +187,16 @@ class Machine(MemoryEngine):
         self._opening[model] = asyncio.get_running_loop().create_task(self._begin(owner, model))
         if not self._is_held(model):
             self._take_memory(model)
+            self._take_gpu(owner, model)
             if model in self.fatal:
                 self.crashed(owner, model)
+
+    def _take_gpu(self, owner: str, model: ModelName) -> None:
+        """Take of the GPU what the model needs, on the cards it was placed on."""
+        spec, need_bytes = self.box(owner, model).spec, self.gpu_needs.get(model, 0)
+        if spec.devices and need_bytes:
+            cards = [card for card, _ in spec.cards] or [0]
+            self.took_gpu(owner, model, {card: need_bytes // len(cards) for card in cards})
 
     def _is_held(self, model: ModelName) -> bool:
         (box,) = (box for (_, name), box in self._boxes.items() if name == model)
@@ -182,13 +214,17 @@ class Machine(MemoryEngine):
             await _opened(Path(self.box(owner, model).spec.socket).with_name(HOLD_NAME))
         if model not in self._begun:
             self._take_memory(model)
+            self._take_gpu(owner, model)
             if model in self.fatal:
                 self.crashed(owner, model)
+            if not self.box(owner, model).shown.running:
                 return
         await self._serve(model, self.box(owner, model).spec)
 
     def ended(self, owner: str, box: _Box, how: Exit) -> None:
         """Note that a container has ended, and end its process."""
+        if box.shown.model in self.leaks:
+            self._leaked[box.pid] = dict(box.held_bytes)
         super().ended(owner, box, how)
         self.cells.clear(box.shown.model)
         self._begun.discard(box.shown.model)
@@ -353,10 +389,10 @@ async def reaches(what: str, look: Callable[[], Any], *, patience_s: float = PAT
     return seen
 
 
-def host(folder: Path) -> Host:
+def host(folder: Path, device: Device = NO_GPU, cards: Cards = ()) -> Host:
     """Describe a box whose run and KV directories are in *folder*."""
-    site = Site(image="fake", run_root=PurePosixPath(folder / "r"), kv_root=PurePosixPath(folder / "k"), threads=1)
-    return Host(sites={"llama-cpp": site, "transformers": site})
+    site = Site(image="fake", run_root=PurePosixPath(folder / "r"), kv_root=PurePosixPath(folder / "k"), threads=1, device=device)
+    return Host(sites={"llama-cpp": site, "transformers": site}, device=device, cards=cards)
 
 
 def rules(**changes: Any) -> Rules:
@@ -385,7 +421,7 @@ async def running(
     driver = FaultyDriver(memory, *faults)
     clock = asyncio.get_running_loop().time
     database = open_database(folder / "state.db")
-    box = host(folder)
+    box = host(folder, machine.device, (knobs or {}).get("cards", ()))
     meter = Meter(ledger=Ledger(database), host=box, clock=clock)
     pool = Pool(
         driver=driver,
@@ -395,6 +431,7 @@ async def running(
         clock=clock,
         floor_bytes=FLOOR_BYTES,
         read_supply=machine.supply,
+        read_gpu_memory=machine.gpu_memory,
         read_power=lambda: machine.power,
         conversations=Conversations(database, folder / "k", limits=kept, wall=clock) if kept else None,
     )
