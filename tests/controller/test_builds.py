@@ -328,12 +328,12 @@ async def test_a_build_for_once(folder: Path, smithy: Smithy) -> None:
     drop(folder, "m")
     async with controller(folder, smithy) as client:
         await becomes(client, "m", "built")
-        told = await client.call("build", model="m", quantization="Q4_0")
         bad = [
             await client.call("build", model="m", quantization="q3"),
             await client.call("build", model="nobody"),
             await client.call("builds.cancel", model="m"),
         ]
+        told = await client.call("build", model="m", quantization="Q4_0")
 
         async def both() -> bool:
             return [row["state"] for row in (await client.call("builds"))["builds"]] == ["built", "built"]
