@@ -53,6 +53,7 @@ class MemoryEngine:
     Args:
         images: the images it has; `None` means any.
         runtimes: the OCI runtimes it knows.
+        cdi_folders: where it looks for specifications of devices.
         cards: the memory of each card of the box, by its index.
         told: what it says of itself instead of that it can do everything.
 
@@ -63,12 +64,14 @@ class MemoryEngine:
         *,
         images: frozenset[str] | None = None,
         runtimes: tuple[str, ...] = ("runc",),
+        cdi_folders: tuple[str, ...] = (),
         cards: Mapping[int, int] | None = None,
         told: EngineInfo | None = None,
     ) -> None:
         """Start with no container at all."""
         self.images = images
         self.runtimes = runtimes
+        self.cdi_folders = cdi_folders
         self.told = told
         self.cards = cards or {}
         self.others_on_cards: dict[int, int] = {}
@@ -250,6 +253,7 @@ class MemoryEngine:
             runtimes=self.runtimes,
             storage_driver="memory",
             architecture="x86_64",
+            cdi_folders=self.cdi_folders,
         )
 
     def watch(self, owner: str) -> _Queue:

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from controller.charges import Cards
-from controller.device import NO_GPU, Device
+from controller.device import NO_GPU, Device, GpuAccess
 from controller.drivers.faulty import Fault, FaultyDriver, Verb
 from controller.drivers.memory import MemoryDriver, MemoryEngine, _Box
 from controller.engines.base import HOLD_NAME, KV_MOUNT, Site
@@ -132,7 +132,8 @@ class Machine(MemoryEngine):
 
     def __init__(self, device: Device = NO_GPU) -> None:
         super().__init__(
-            runtimes=("nvidia", "runc") if device.has_gpu else ("runc",),
+            runtimes=("nvidia", "runc") if device.access is GpuAccess.RUNTIME else ("runc",),
+            cdi_folders=("/etc/cdi",) if device.access is GpuAccess.CDI else (),
             cards={gpu.index: gpu.memory_bytes for gpu in device.gpus if gpu.memory_bytes},
         )
         self.device = device
