@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from controller.device import NO_GPU, Device
+from controller.device import NO_GPU, Device, Family
 from controller.engines import gpus
 from controller.engines import options as option
 from controller.engines.base import (
@@ -110,7 +110,7 @@ class Transformers:
         """
         computed = _compute(header, context_tokens=context_tokens, parallel=parallel)
         tokenizer_bytes = header.vocabulary * VOCABULARY_ENTRY_BYTES
-        if device.has_gpu:
+        if _on_gpu(device):
             process_bytes = RUNTIME_BYTES + CUDA_RUNTIME_BYTES + tokenizer_bytes
             there_bytes = header.weights_bytes + int(computed * (1 + MARGIN))
             return gpus.footprint(device, here_bytes=int(process_bytes * (1 + MARGIN)), there_bytes=there_bytes)
@@ -135,7 +135,7 @@ class Transformers:
                 *("--parallel", str(model.parallel)),
                 *("--threads", str(site.threads)),
                 *("--api", ",".join(word for path, word in _API_WORDS.items() if path in model.api_paths)),
-                *(("--device", "cuda") if site.device.has_gpu else ()),
+                *(("--device", "cuda") if _on_gpu(site.device) else ()),
             ),
             env={
                 "HF_HUB_OFFLINE": "1",
@@ -144,14 +144,24 @@ class Transformers:
                 # One malloc arena a thread would keep freed memory of every thread for itself.
                 "MALLOC_ARENA_MAX": "2",
                 **start_environment(),
-                **(gpus.ENVIRONMENT if site.device.has_gpu else {}),
+                **(gpus.ENVIRONMENT if _on_gpu(site.device) else {}),
             },
             mounts=worker_mounts(model, site),
             memory_bytes=model.footprint.total_bytes,
             socket=worker_socket(model, site),
-            devices=gpu_request(model, site),
-            groups=site.device.gpu_groups if site.device.has_gpu else (),
+            devices=gpu_request(model, site) if _on_gpu(site.device) else (),
+            groups=site.device.gpu_groups if _on_gpu(site.device) else (),
         )
+
+
+def _on_gpu(device: Device) -> bool:
+    """
+    Whether the worker computes on the GPU: on cards and on Thor, and not on an Orin.
+
+    torch's wheels for ARM hold no code for an Orin (SM 87), and nobody has tried whether that for another GPU runs there; so
+    the image for an Orin has torch without CUDA.
+    """
+    return device.has_gpu and device.family is not Family.ORIN
 
 
 _API_WORDS: Final[Mapping[ApiPath, str]] = {

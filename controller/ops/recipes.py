@@ -16,7 +16,7 @@ from typing import Final
 from controller.device import Family
 from controller.engines import tensorrt_edge_llm
 from controller.errors import ConfigError
-from controller.ops.targets import CPU, CUDA, DEBIAN, JETSONS, ORIN, ORIN_6, ORIN_6_1, TARGETS, THOR, Base, Target, l4t_base
+from controller.ops.targets import CPU, CUDA, DEBIAN, ORIN, ORIN_6, ORIN_6_1, TARGETS, THOR, Base, Target, l4t_base
 
 REPOSITORY: Final = "windlass"
 KEPT_IMAGES: Final = 3
@@ -148,10 +148,10 @@ RECIPES: Final = (
     _llama_cpp_cuda(CUDA, CARD_SMS, minutes=240),
     *(_llama_cpp_cuda(target, "87-real", minutes=60) for target in (ORIN, ORIN_6, ORIN_6_1)),
     _llama_cpp_cuda(THOR, "110-real", minutes=60),
-    # A Jetson gets the one without CUDA: it turns checkpoints into engine files there, and torch's own wheels name no Orin.
+    # An Orin gets the one without CUDA, to turn checkpoints into engine files: torch's wheels hold no code for its GPU.
     Recipe(
         name="transformers",
-        targets=(CPU, *JETSONS),
+        targets=(CPU, ORIN, ORIN_6, ORIN_6_1),
         lock=PurePosixPath("requirements/transformers.lock"),
         torch=PurePosixPath("images/transformers/requirements.in"),
         sources=LLAMA_CPP_SOURCES,
@@ -161,7 +161,7 @@ RECIPES: Final = (
     Recipe(
         name="transformers",
         variant="cuda",
-        targets=(CUDA,),
+        targets=(CUDA, THOR),
         lock=PurePosixPath("requirements/transformers-cuda.lock"),
         sources=LLAMA_CPP_SOURCES,
         minutes=15,
