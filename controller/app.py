@@ -100,13 +100,13 @@ async def serve(settings: Settings, driver: Driver, system: System = HERE, *, lo
 
     """
     home = Path(settings.home)
-    for folder, mode in FOLDERS.items():
-        (home / folder).mkdir(parents=True, exist_ok=True)
-        (home / folder).chmod(mode)
+    _make_folders(home)
     database = await asyncio.to_thread(open_database, home / "state.db")
     ledger, keys, setbacks = Ledger(database), Keys(database), Setbacks(database, wall=time.time)
-    findings = Findings(database)
+    findings, images = Findings(database), {name: settings.engine(name).image for name in engines.ENGINES}
     identity = await find_out(system, driver, look_s=look_s, use_gpu=settings.use_gpu)
+    await identity.try_charging(images=tuple(images.values()), findings=findings, wall=time.time)
+    yardstick = await asyncio.to_thread(Yardstick, system, settings.home, findings, wall=time.time)
     host = _host(settings, identity.device)
     kept = await asyncio.to_thread(_conversations, settings, database)
     meter = Meter(ledger=ledger, host=host, clock=time.monotonic)
@@ -123,7 +123,7 @@ async def serve(settings: Settings, driver: Driver, system: System = HERE, *, lo
     )
     cards = _Cards(keys)
     files = EngineFiles(home / "engines", database)
-    stock = Stock(driver, {name: settings.engine(name).image for name in engines.ENGINES})
+    stock = Stock(driver, images)
     scanner = Scanner(
         settings,
         ledger,
@@ -160,7 +160,6 @@ async def serve(settings: Settings, driver: Driver, system: System = HERE, *, lo
         server.announce()
 
     bench = BuildDesk(forge=forge, scanner=scanner, models=lambda: pool.models, fallbacks=fallbacks)
-    yardstick = await asyncio.to_thread(Yardstick, system, settings.home, findings, wall=time.time)
     desk = Desk(
         pool=pool,
         settings=settings,
@@ -172,8 +171,8 @@ async def serve(settings: Settings, driver: Driver, system: System = HERE, *, lo
         yardstick=yardstick,
     )
     server = Server(pool=pool, verbs=desk.verbs, instance=uuid.uuid4().hex, catalog=cards.message)
-    log.info("controller.started", version=__version__, home=str(home), budget_bytes=pool.budget_bytes)
     try:
+        log.info("controller.started", version=__version__, home=str(home), budget_bytes=pool.budget_bytes)
         await cards.read_keys()
         await stock.look()
         async with asyncio.TaskGroup() as tasks:
@@ -191,6 +190,12 @@ async def serve(settings: Settings, driver: Driver, system: System = HERE, *, lo
                         server.announce()
     finally:
         await asyncio.shield(_close(driver, ledger))
+
+
+def _make_folders(home: Path) -> None:
+    for folder, mode in FOLDERS.items():
+        (home / folder).mkdir(parents=True, exist_ok=True)
+        (home / folder).chmod(mode)
 
 
 async def _close(driver: Driver, ledger: Ledger) -> None:

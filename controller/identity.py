@@ -7,7 +7,7 @@ one begins with it: workers are adopted, and no answer is cut.
 """
 
 import asyncio
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -19,6 +19,8 @@ from controller.errors import DeviceChangedError, EngineError
 from controller.probes import jetson
 from controller.probes.device import read_device
 from controller.probes.system import System
+from controller.store.findings import Findings
+from controller.trial import find_out_charging
 
 log: Final = structlog.get_logger()
 
@@ -37,14 +39,39 @@ class Identity:
 
     """
 
-    def __init__(self, system: System, driver: Driver, device: Device, *, signs: Hashable, look_s: float, use_gpu: bool) -> None:
+    def __init__(
+        self,
+        system: System,
+        driver: Driver,
+        device: Device,
+        *,
+        engine: EngineInfo | None,
+        signs: Hashable,
+        look_s: float,
+        use_gpu: bool,
+    ) -> None:
         """Use `find_out`."""
+        self._engine = engine
         self.device = device
         self._system = system
         self._driver = driver
         self._signs = signs
         self._look_s = look_s
         self._use_gpu = use_gpu
+
+    async def try_charging(self, *, images: Sequence[str], findings: Findings, wall: Callable[[], float]) -> None:
+        """Learn whether a container's limit covers GPU memory, from an earlier trial or by one in one of *images*."""
+        if self._engine is not None:
+            charged = await find_out_charging(
+                self.device,
+                system=self._system,
+                driver=self._driver,
+                engine=self._engine,
+                images=images,
+                findings=findings,
+                wall=wall,
+            )
+            self.device = replace(self.device, gpu_memory_charged=charged)
 
     async def watch(self) -> None:
         """
@@ -96,7 +123,7 @@ async def find_out(system: System, driver: Driver, *, look_s: float = LOOK_S, us
         gpus=[gpu.name for gpu in device.gpus],
         access=device.access.value,
     )
-    return Identity(system, driver, device, signs=signs, look_s=look_s, use_gpu=use_gpu)
+    return Identity(system, driver, device, engine=engine, signs=signs, look_s=look_s, use_gpu=use_gpu)
 
 
 async def _ask(driver: Driver) -> EngineInfo | None:

@@ -104,6 +104,7 @@ def _llama_cpp_cuda(target: Target, sms: str, *, minutes: int) -> Recipe:
         base=l4t_base(target.jetpack, "system") if jetson else DEBIAN,
         tools=l4t_base(target.jetpack, "build") if jetson else DEBIAN,
         arguments=(("CUDA_ARCHITECTURES", sms),),
+        trees=(PurePosixPath("images/gpu-trial"),),
         lock=None if jetson else PurePosixPath("requirements/cuda.lock"),
         kept_wheels=("nvidia-cublas", "nvidia-cuda-nvrtc", "nvidia-cuda-runtime"),
         sources=LLAMA_CPP_SOURCES,

@@ -64,14 +64,15 @@ RUN cmake --build /build --target llama-server llama-quantize llama-export-lora 
 # What we change, after the long compilation. It applies exactly or not at all. The entry point refuses to begin without the driver:
 # the server would go on without its GPU, slowly, and say so in one line of its log.
 COPY notify.h include/
-COPY notify.patch serve.c ./
+COPY notify.patch serve.c gpu-trial/trial.c ./
 RUN patch --strip=1 --fuzz=0 --input=notify.patch \
     && cmake --build /build --target llama-server llama-quantize llama-export-lora ggml-cpu \
     && gcc -O2 -Wall -Wextra -Werror -pthread -DDRIVER='"libcuda.so.1"' -o /build/bin/serve serve.c \
+    && gcc -O2 -Wall -Wextra -Werror -o /build/bin/gpu-trial trial.c -ldl \
     && mkdir -p /out/bin /out/lib \
     && cp --no-dereference /build/bin/lib*.so* /out/lib/ \
     && mv /out/lib/libggml-cpu.so /out/lib/libggml-cuda.so /out/bin/ \
-    && cp /build/bin/llama-server /build/bin/llama-quantize /build/bin/llama-export-lora /build/bin/serve /out/bin/ \
+    && cp /build/bin/llama-server /build/bin/llama-quantize /build/bin/llama-export-lora /build/bin/serve /build/bin/gpu-trial /out/bin/ \
     && find /out -type f -exec strip --strip-unneeded {} + \
     && install -D --target-directory=/out/lib "$(gcc -print-file-name=libgomp.so.1)" \
     && for library in cudart cublas cublasLt nvrtc nvrtc-builtins; do \

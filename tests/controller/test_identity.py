@@ -18,6 +18,7 @@ from controller.identity import LOOK_S, find_out
 from controller.probes.jetson import RELEASE_FILE
 from controller.probes.system import RecordedSystem
 from controller.spec import ModelName
+from controller.trial import NAME
 from controller.units import GIB
 from tests.controller.rig import OWNER, Machine
 from tests.controller.test_app import add, settings
@@ -33,12 +34,23 @@ async def controller(folder: Path, machine: Machine, box: Recording, **changes: 
     machine.told = box.engine
     living = live(settings(folder, **changes), lambda: MemoryDriver(OWNER, engine=machine), box.system, look_s=0.05)
     serving = asyncio.create_task(living)
+    trying = asyncio.create_task(without_trials(machine))
     try:
         await until("it listens", lambda: serving.done() or (folder / "r" / SOCKET_NAME).exists())
         yield serving
     finally:
+        trying.cancel()
         serving.cancel()
-        await asyncio.gather(serving, return_exceptions=True)
+        await asyncio.gather(serving, trying, return_exceptions=True)
+
+
+async def without_trials(machine: Machine) -> None:
+    """End every trial of the GPU as an image does that has no program for it."""
+    while True:
+        for bench in machine.benches(OWNER):
+            if bench.shown.running and bench.spec.build == NAME:
+                machine.job_ended(OWNER, NAME, code=127)
+        await asyncio.sleep(0.01)
 
 
 async def greeted(client: Client) -> Client:
@@ -49,12 +61,14 @@ async def greeted(client: Client) -> Client:
 
 @pytest.mark.parametrize("name", NAMES)
 async def test_a_controller_starts_on_every_recorded_device(name: str, folder: Path, machine: Machine) -> None:
-    """It serves a model there."""
+    """It says what it is on, and serves a model there."""
     add(folder, "a")
     box = controller(folder, machine, recorded(name), memory={"budget": 2 * GIB})
     async with box, connected(folder / "r" / SOCKET_NAME) as client:
         await greeted(client)
+        status = await client.call("status")
 
+        assert recorded(name).engine.architecture == status["device"]["architecture"]
         assert "a" == (await client.granted("a", lease="1")).model
         placed = machine.box(OWNER, ModelName("a")).shown.cards
         assert [part.card for part in placed] == ([0] if name.startswith("discrete") else [])
@@ -64,7 +78,7 @@ async def test_a_box_that_changes_gets_a_new_life_that_adopts_the_old_workers(fo
     """NVIDIA's runtime is registered: the controller begins anew, and the worker goes on."""
     box = recorded("orin-nano-jp7.2-iso")
     add(folder, "a")
-    async with controller(folder, machine, box) as serving:
+    async with controller(folder, machine, box, memory={"budget": 8 * GIB}) as serving:
         async with connected(folder / "r" / SOCKET_NAME) as client:
             await greeted(client)
             first, run = client.instance, (await client.granted("a", lease="1")).run

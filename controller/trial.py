@@ -1,0 +1,188 @@
+"""
+Whether a container's memory limit covers what it takes on a GPU that shares the box's memory: tried once, and remembered.
+
+It depends on the kernel's driver, and no file says it. A program in a sealed container with a small limit takes GPU memory beyond
+it, and how that ends is the answer. On a card there is nothing to try: its memory is in no limit.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+
+from controller.device import Device
+from controller.drivers.base import Driver, EngineInfo, Job
+from controller.errors import EngineError
+from controller.probes.memory import read_supply
+from controller.probes.system import System
+from controller.spec import JobSpec
+from controller.state import Exit, ExitCause
+from controller.store.findings import Findings
+from controller.units import GIB, MIB
+
+log: Final = structlog.get_logger()
+
+PROGRAM: Final = "/usr/local/bin/gpu-trial"
+"""In the images for GPUs; `images/gpu-trial` is its source."""
+NAME: Final = "gpu-trial"
+LIMIT_BYTES: Final = 1 * GIB
+"""Of the container: enough for CUDA itself, whose own memory may be covered as well, and not too much for a small board."""
+BEYOND_BYTES: Final = 256 * MIB
+SPARE_BYTES: Final = 3 * GIB
+"""With less memory available it is put off: what would end it then might be the box's limit, or end somebody else."""
+PATIENCE_S: Final = 60.0
+POLL_S: Final = 0.25
+_OUT_OF_MEMORY: Final = 2
+"""CUDA's own code for it."""
+
+Stage = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What follows from a trial: whether the limit covers GPU memory, `None` if it does not show, and why."""
+
+    charged: bool | None
+    why: str
+
+
+def parse_stages(text: str) -> tuple[Stage, ...]:
+    """Read what the program wrote; a line that is cut off, or another's, is left out."""
+    stages = []
+    for line in text.splitlines():
+        try:
+            stage = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(stage, dict) and "stage" in stage:
+            stages.append(stage)
+    return tuple(stages)
+
+
+def judge(stages: Sequence[Stage], ended: Exit, *, limit_bytes: int) -> Verdict:
+    """
+    Say what the end of a trial means.
+
+    Killed for want of memory while it took GPU memory: covered. Beyond the limit and alive: not covered. Refused by the driver:
+    covered if the container was charged for about what it had taken; otherwise something else was short.
+    """
+    last = stages[-1] if stages else {}
+    if ended.cause is ExitCause.OUT_OF_MEMORY:
+        return _killed(stages)
+    match last.get("stage"):
+        case "done":
+            return _survived(int(last.get("taken_bytes", 0)), limit_bytes)
+        case "failed":
+            return _refused(last, _growth(stages))
+    return Verdict(charged=None, why=f"it ended with {ended.cause.value}, status {ended.code}: {ended.detail}".rstrip(": "))
+
+
+def _killed(stages: Sequence[Stage]) -> Verdict:
+    if any(stage["stage"] == "context" for stage in stages):
+        return Verdict(charged=True, why="the kernel ended it at its limit while it took GPU memory")
+    return Verdict(charged=None, why="it was ended before it took anything: CUDA itself did not fit into the limit")
+
+
+def _survived(taken_bytes: int, limit_bytes: int) -> Verdict:
+    if taken_bytes > limit_bytes:
+        return Verdict(charged=False, why="it took more than its limit on the GPU, and nothing happened")
+    return Verdict(charged=None, why="it took less than its limit")
+
+
+def _refused(last: Stage, growth_bytes: int | None) -> Verdict:
+    taken_bytes = int(last.get("taken_bytes", 0))
+    if last.get("code") != _OUT_OF_MEMORY or growth_bytes is None or not taken_bytes:
+        return Verdict(charged=None, why=f"{last.get('call')} failed with {last.get('code')}")
+    if growth_bytes * 2 >= taken_bytes:
+        return Verdict(charged=True, why="the driver refused at the limit, and the container was charged for what it had")
+    return Verdict(charged=None, why="the driver refused, and the container was not charged: the GPU's memory was short")
+
+
+def _growth(stages: Sequence[Stage]) -> int | None:
+    """Return by how much more the container was charged at its last step than before the first."""
+    charged = [int(stage.get("charged_bytes", -1)) for stage in stages if stage["stage"] in {"context", "taken"}]
+    return charged[-1] - charged[0] if charged and min(charged[0], charged[-1]) >= 0 else None
+
+
+async def find_out_charging(
+    device: Device,
+    *,
+    system: System,
+    driver: Driver,
+    engine: EngineInfo,
+    images: Sequence[str],
+    findings: Findings,
+    wall: Callable[[], float],
+) -> bool | None:
+    """
+    Return whether a container's limit covers GPU memory here, by trying it if nobody has.
+
+    *images* are tried in turn until one has the program. What does not show is not remembered, and tried again by the next life.
+    """
+    if not device.unified:
+        return False if device.gpus else None
+    if not device.has_gpu or not engine.memory_limits:
+        return None
+    kernel = (system.read("/proc/sys/kernel/osrelease") or "").strip()
+    key = f"gpu_memory_charged {device.fingerprint} {kernel} cgroup{engine.cgroup_version}"
+    known = await asyncio.to_thread(findings.get, key)
+    if known is not None:
+        return bool(known.value)
+    if read_supply().available_bytes < SPARE_BYTES:
+        log.info("gpu_trial.put_off", reason="less than 3 GiB of memory are available")
+        return None
+    for image in images:
+        try:
+            verdict = await attempt(driver, device, image)
+        except EngineError as exc:  # an image without the program, or without a GPU's libraries, or one that is not there
+            log.info("gpu_trial.not_here", image=image, error=str(exc))
+            continue
+        log.info("gpu_trial.done", charged=verdict.charged, why=verdict.why, image=image)
+        if verdict.charged is not None:
+            await asyncio.to_thread(findings.put, key, verdict.charged, at_s=wall())
+            return verdict.charged
+    return None
+
+
+async def attempt(driver: Driver, device: Device, image: str) -> Verdict:
+    """
+    Try it in one image, and clear it away whatever happens.
+
+    Raises:
+        EngineError: the container cannot be made or started.
+
+    """
+    spec = JobSpec(
+        build=NAME,
+        step=0,
+        image=image,
+        argv=(PROGRAM, str(LIMIT_BYTES + BEYOND_BYTES)),
+        mounts=(),
+        memory_bytes=LIMIT_BYTES,
+        devices=device.requests(),
+        groups=device.gpu_groups,
+    )
+    await driver.end_job(NAME)
+    try:
+        await driver.begin_job(spec)
+        job = await _ended(driver)
+        if job is None or job.exit is None:
+            return Verdict(charged=None, why=f"it had not ended after {PATIENCE_S:.0f} s")
+        return judge(parse_stages(await driver.job_logs(NAME, tail=100)), job.exit, limit_bytes=LIMIT_BYTES)
+    finally:
+        await asyncio.shield(driver.end_job(NAME))
+
+
+async def _ended(driver: Driver) -> Job | None:
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                job = next((job for job in await driver.jobs() if job.build == NAME), None)
+                if job is None or not job.running:
+                    return job
+                await asyncio.sleep(POLL_S)
+    except TimeoutError:
+        return None
