@@ -25,6 +25,8 @@ MUCH: Final = 0.5
 SLOWEST: Final = STEPS[-1]
 NOTABLE_SHARE: Final = 0.1
 """The share of time in which processors may be slowed down without anybody having to know."""
+NOTABLE_PER_S: Final = 1.0
+"""So many events a second slow a box down by as much as anybody would notice."""
 HEAT_COUNT: Final = "heat"
 """In the name of a count of `PowerReading` that is about heat; the others are about the supply."""
 
@@ -137,7 +139,7 @@ class _Streak:
 
 def signs(now: PowerReading, before: PowerReading, *, elapsed_s: float) -> Sequence[Sign]:
     """Return what slows the box down, as two readings so many seconds apart show it."""
-    return (*_modes(now), *_heat(now), *_counts(now, before), *_slowed(now, before, elapsed_s), *_cards(now))
+    return (*_modes(now), *_heat(now), *_counts(now, before, elapsed_s), *_slowed(now, before, elapsed_s), *_cards(now))
 
 
 def _step(factor: float) -> float:
@@ -168,11 +170,11 @@ def _heat(reading: PowerReading) -> Iterable[Sign]:
             yield Sign(cause=Cause.HEAT, text=text, factor=factor)
 
 
-def _counts(now: PowerReading, before: PowerReading) -> Iterable[Sign]:
-    """Judge counters by what they have grown since: they count from the start of the box, and one event long ago is none."""
+def _counts(now: PowerReading, before: PowerReading, elapsed_s: float) -> Iterable[Sign]:
+    """Judge counters by how fast they grow: an event lasts for milliseconds, and one now and then costs nothing."""
     for name, count in now.counts.items():
         grown = count - before.counts.get(name, count)
-        if grown > 0:
+        if grown > 0 and grown >= NOTABLE_PER_S * elapsed_s:
             text = f"the box was slowed down {grown} times since the last look, by {name}"
             yield Sign(cause=Cause.HEAT if HEAT_COUNT in name else Cause.CURRENT, text=text, factor=LITTLE)
 

@@ -43,6 +43,7 @@ def survey(environ: Mapping[str, str], *, config: Path | None) -> Facts:
     engine = _engine(settings, address)
     device = read_device(system, engine.info)
     models, folder_problems, engine_problems = _models(settings, device)
+    speed, charged = _tried(settings)
     return Facts(
         config_problems=(*problems, *engine_problems),
         settings=settings,
@@ -55,9 +56,9 @@ def survey(environ: Mapping[str, str], *, config: Path | None) -> Facts:
         key_count=_key_count(settings),
         models=models,
         folder_problems=folder_problems,
-        device=device,
+        device=replace(device, gpu_memory_charged=charged),
         condition=read_condition(system, home=str(settings.home), cdi_folders=engine.info.cdi_folders if engine.info else ()),
-        read_bytes_per_s=_read_bytes_per_s(settings),
+        read_bytes_per_s=speed,
     )
 
 
@@ -176,13 +177,14 @@ def _key_count(settings: Settings) -> int | None:
         return None
 
 
-def _read_bytes_per_s(settings: Settings) -> float | None:
-    """Return what the controller has measured of the disk, if it has and tells."""
+def _tried(settings: Settings) -> tuple[float | None, bool | None]:
+    """Return what a running controller has found out by trying: how fast the disk reads, and whether limits hold GPU memory."""
     try:
-        measured = control.call(settings.run / "controller.sock", "status", {})["disk"]["read_bytes_per_s"]
+        told = control.call(settings.run / "controller.sock", "status", {})
+        speed, charged = told["disk"]["read_bytes_per_s"], told["device"]["gpu_memory_charged"]
     except (WindlassError, LookupError, TypeError):
-        return None
-    return float(measured) if isinstance(measured, int | float) else None
+        return None, None
+    return float(speed) if isinstance(speed, int | float) else None, charged if isinstance(charged, bool) else None
 
 
 def _answers_like_us(host: str, port: int) -> bool:

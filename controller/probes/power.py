@@ -43,12 +43,13 @@ def read_power(system: System) -> PowerReading:
     """Read everything that says whether the box is slowed down; what is not there is left out."""
     spots = (_spot(system, folder) for folder in _folders(system, _THERMAL, "thermal_zone*"))
     throttles = (_throttle(system, folder) for folder in _folders(system, _THERMAL, "cooling_device*"))
+    slowed_s = _slowed_s(system)
     return PowerReading(
         modes=read_modes(system),
         spots=tuple(spot for spot in spots if spot),
         throttles=tuple(throttle for throttle in throttles if throttle),
-        counts=_counts(system),
-        slowed_s=_slowed_s(system),
+        counts=_counts(system, heat=slowed_s is None),
+        slowed_s=slowed_s,
         cards=read_card_clocks(system),
     )
 
@@ -137,7 +138,7 @@ def _throttle(system: System, folder: str) -> Throttle | None:
     return Throttle(name=name, state=state, most=most)
 
 
-def _counts(system: System) -> dict[str, int]:
+def _counts(system: System, *, heat: bool) -> dict[str, int]:
     counts: dict[str, int] = {}
     for chip in _folders(system, _HWMON, "hwmon*"):
         if _text(system, f"{chip}/name") != "soctherm_oc":
@@ -145,7 +146,7 @@ def _counts(system: System) -> dict[str, int]:
         for file, what in _EVENTS.items():
             if (count := _number(system, f"{chip}/{file}")) is not None:
                 counts[what] = count
-    if _slowed_s(system) is None and (events := _of_processors(system, "core_throttle_count")):
+    if heat and (events := _of_processors(system, "core_throttle_count")):
         counts["heat of the processors"] = sum(events)
     return counts
 

@@ -16,7 +16,9 @@ from controller.power import Card, HotSpot, PowerMode, PowerModes, PowerReading
 from controller.probes.condition import Condition, Specification, Swap
 from controller.probes.disk import Link
 from controller.probes.host import DiskKind
+from controller.spec import Footprint, FootprintSource, Spread
 from controller.units import GIB, MIB
+from tests.core.world import model_spec
 from tests.devices import NAMES, recorded
 from tests.devices.facts import GOLDEN, facts, printed
 
@@ -127,6 +129,11 @@ RULES: dict[str, tuple[Facts, list[tuple[str, str, str]]]] = {
         [NO_TENSORRT, ("note", "page cache", "1 GiB are free and 6.59 GiB available")],
     ),
     "little free since": (condition(free_bytes=GIB), []),
+    "memory of the GPU that no limit holds": (
+        device(gpu_memory_charged=False),
+        [("note", "GPU memory", "does not count against its limit")],
+    ),
+    "memory of the GPU that limits hold": (device(gpu_memory_charged=True), []),
     "memory in small pieces": (
         condition(large_free_bytes=16 * MIB),
         [("warning", "fragmentation", "of 2.2 GiB that are free, 16 MiB are in pieces of 4 MiB or more")],
@@ -215,6 +222,27 @@ RULES: dict[str, tuple[Facts, list[tuple[str, str, str]]]] = {
         [("error", "memory limits", "one model could take the whole box")],
     ),
 }
+
+
+@pytest.mark.parametrize(
+    ("gpu_bytes", "counts", "fits"),
+    [(23 * GIB, (), True), (25 * GIB, (), False), (25 * GIB, (2,), True), (40 * GIB, (2,), False), (0, (), True)],
+)
+def test_a_model_that_no_card_can_hold_is_named(gpu_bytes: int, counts: tuple[int, ...], fits: bool) -> None:
+    """Of two cards with 24 and 12 GiB; whole, or split where its engine can."""
+    footprint = Footprint(
+        total_bytes=GIB,
+        weights_bytes=0,
+        private_bytes=GIB,
+        source=FootprintSource.ESTIMATE,
+        gpu_bytes=gpu_bytes,
+        spread=Spread(counts=counts),
+    )
+    found = findings(replace(CARD, models=(replace(model_spec("a"), footprint=footprint),)))
+
+    assert [] == [finding.text for finding in found] if fits else ["model"] == [finding.subject for finding in found]
+    if not fits:
+        assert "the largest card has 24 GiB" in found[0].text
 
 
 @pytest.mark.parametrize(("seen", "expected"), RULES.values(), ids=RULES.keys())

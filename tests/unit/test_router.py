@@ -452,3 +452,28 @@ def test_candidates_with_the_same_figures_are_ordered_by_name() -> None:
     models = [replace(candidate(name), resident=True) for name in ("b", "c", "a")]
 
     assert [name for name, _ in choose(ask(), models).considered] == ["a", "b", "c"]
+
+
+def test_a_slow_box_answers_later_and_starts_as_soon() -> None:
+    """At half the pace the answer takes twice as long, measured or not; loading and waiting stay what they are."""
+    measured = candidate(wait_s=1.0, load_s=2.0, tokens_per_s=10.0)
+    unmeasured = candidate(wait_s=1.0, load_s=2.0)
+    slow = [replace(one, pace=0.5) for one in (measured, unmeasured)]
+    at_full, at_half = (
+        [router.expected_s(ask(max_tokens=100), one, bandwidth_bytes_s=10 * GIB) for one in both]
+        for both in ((measured, unmeasured), slow)
+    )
+
+    assert at_full == [13.0, 13.0]
+    assert at_half == [23.0, 23.0]
+
+
+def test_a_slow_box_chooses_the_quicker_answer_sooner() -> None:
+    """A large model that is resident ends before a small one is loaded; at half the pace it does not."""
+    large = candidate("large", resident=True, tokens_per_s=25.0, parameters=2_000_000_000)
+    small = candidate("small", load_s=8.0, tokens_per_s=100.0, parameters=500_000_000)
+    chosen = [
+        router.choose(ask(max_tokens=256), [replace(large, pace=pace), replace(small, pace=pace)]).model for pace in (1.0, 0.5)
+    ]
+
+    assert chosen == ["large", "small"]

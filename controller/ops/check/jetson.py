@@ -87,9 +87,16 @@ def desktop(facts: Facts) -> Iterable[Finding]:
 
 
 def memory(facts: Facts) -> Iterable[Finding]:
-    """Say what keeps memory that is free from the GPU."""
+    """Say what keeps memory that is free from the GPU, and whether limits hold what it takes."""
     if not facts.device.is_jetson:
         return
+    if facts.device.gpu_memory_charged is False:
+        yield note(
+            "GPU memory",
+            "it was tried here: what a container takes for the GPU does not count against its limit; the budget and the guard "
+            "count it all the same, and other containers on this box are held by nothing",
+            "JetPack 7.2, by its sources, charges it; until then run no other GPU program beside Windlass",
+        )
     condition, available = facts.condition, facts.memory.available_bytes
     major = int(facts.device.l4t.partition(".")[0] or 0)
     hidden_bytes = available - condition.free_bytes

@@ -31,6 +31,7 @@ def findings(facts: Facts) -> tuple[Finding, ...]:
         *gpu.raw_table(facts),
         *network.listening(facts),
         *memory.models(facts),
+        *memory.cards(facts),
     ]
     return tuple(sorted(found, key=lambda finding: list(Severity).index(finding.severity)))
 
