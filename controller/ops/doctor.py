@@ -33,6 +33,8 @@ class State(enum.StrEnum):
     """It was done, and a look afterwards shows that."""
     ALREADY = "already"
     """It had been done before."""
+    YOURS = "yours"
+    """It can be done only by restarting the box at once, and that is for a person to do."""
     FAILED = "failed"
     """A step failed, or nothing shows that it worked."""
 
@@ -87,7 +89,7 @@ class Deed:
         remedy: which.
         about: what was found.
         state: what became of it.
-        why: why it failed; empty if it did not.
+        why: why it was not done; empty if it was.
 
     """
 
@@ -143,8 +145,10 @@ def treat(deed: Deed, *, system: System, hands: Hands) -> Deed:
     if all(holds(proof, system) for proof in remedy.proofs):
         return Deed(remedy=remedy, about=deed.about, state=State.ALREADY)
     for step in remedy.steps:
-        if why := _take(step, hands):
-            return Deed(remedy=remedy, about=deed.about, state=State.FAILED, why=why)
+        try:
+            _take(step, hands)
+        except _NotTakenError as exc:
+            return Deed(remedy=remedy, about=deed.about, state=exc.state, why=str(exc))
     missing = [proof for proof in remedy.proofs if not holds(proof, system)]
     if missing:
         why = f"every step was taken, and still it is not so that {missing[0]}"
@@ -157,7 +161,7 @@ def holds(proof: Proof, system: System) -> bool:
     match proof:
         case Says(argv=argv, text=text):
             ended = system.run(argv)
-            return ended is not None and (ended.out.splitlines() or [""])[0].strip() == text
+            return ended is not None and text in (line.strip() for line in ended.out.splitlines())
         case Holds(path=path, text=text):
             return text in (system.read(path) or "")
         case Lacks(path=path, text=text):
@@ -165,21 +169,29 @@ def holds(proof: Proof, system: System) -> bool:
             return seen is not None and text not in seen
 
 
-def _take(step: Step, hands: Hands) -> str:
-    """Take one step and return why it failed; empty if it did not."""
+class _NotTakenError(Exception):
+    """A step was not taken."""
+
+    def __init__(self, state: State, why: str) -> None:
+        super().__init__(why)
+        self.state = state
+
+
+def _take(step: Step, hands: Hands) -> None:
     if isinstance(step, Write):
         try:
             hands.write(step)
         except OSError as exc:
-            return f"{step.path} cannot be written: {exc.strerror}"
-        return ""
+            raise _NotTakenError(State.FAILED, f"{step.path} cannot be written: {exc.strerror}") from exc
+        return
     ended = hands.run(step)
     if ended is None:
-        return f"{step.argv[0]} is not there, or did not end within {STEP_S:.0f} s"
+        raise _NotTakenError(State.FAILED, f"{step.argv[0]} is not there, or did not end within {STEP_S:.0f} s")
+    if step.wants_reboot and step.wants_reboot in ended.out:
+        raise _NotTakenError(State.YOURS, f"it is done only by restarting the box at once: {step.command}   and answer YES")
     if ended.code:
         last = (ended.out.strip().splitlines() or ["it wrote nothing"])[-1]
-        return f"`{step.command}` ended with status {ended.code}: {last}"
-    return ""
+        raise _NotTakenError(State.FAILED, f"`{step.command}` ended with status {ended.code}: {last}")
 
 
 def is_root() -> bool:

@@ -42,7 +42,7 @@ def _one(deed: Deed) -> list[str]:
             lines += [f"    {escape(command)}" for command in remedy.commands]
             lines.append(f"    not done unless it is named: {escape(remedy.consent)}")
             lines.append(f"    sudo windlass doctor --fix {remedy.name}")
-        case State.FAILED:
+        case State.FAILED | State.YOURS:
             lines.append(f"    {escape(deed.why)}")
         case State.DONE:
             lines.append(f"    to undo it: {escape(remedy.undo)}")

@@ -23,10 +23,19 @@ class Need(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """Run a command as root; *answer* is given to a question it may ask."""
+    """
+    Run a command as root.
+
+    Attributes:
+        argv: the command.
+        answer: what it is told if it asks.
+        wants_reboot: what it writes when it can do this only by restarting the box; empty if it never does.
+
+    """
 
     argv: tuple[str, ...]
     answer: str = ""
+    wants_reboot: str = ""
 
     @property
     def command(self) -> str:
@@ -51,7 +60,7 @@ class Write:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Says:
-    """A command that changes nothing says *text*, in its first line."""
+    """A command that changes nothing says *text*, in a line of its own; warnings may stand before it."""
 
     argv: tuple[str, ...]
     text: str

@@ -46,6 +46,7 @@ _COLORS: Final[Mapping[str, str]] = {
     "note": "cyan",
     "planned": "yellow",
     "asks": "cyan",
+    "yours": "yellow",
     "done": "green",
     "already": "green",
 }

@@ -38,12 +38,17 @@ for area; do sed -i "\\\\|^$area |d" "$state/root/proc/swaps"; done
 """
 NVPMODEL = """#!/bin/sh
 state=$(dirname "$0")/../state
-if [ "$1" = -q ]; then cat "$state/mode"; exit; fi
-echo "NVPM WARN: Reboot required for changing to this power mode: $2"
-echo "DO YOU WANT TO REBOOT NOW? enter YES/yes to confirm:"
-read -r answer || exit 9
-echo "$answer" > "$state/answered"
-[ "$answer" = no ] && printf 'NV Power Mode: MAXN_SUPER\\n%s\\n' "$2" > "$state/mode"
+if [ "$1" = -q ]; then echo "NVPM WARN: fan mode is not set to cool"; cat "$state/mode"; exit; fi
+if [ -e "$state/busy" ]; then
+  echo "NVPM WARN: Golden image context is already created"
+  echo "NVPM WARN: Reboot required for changing to this power mode: $2"
+  echo "NVPM WARN: DO YOU WANT TO REBOOT NOW? enter YES/yes to confirm:"
+  read -r answer || exit 9
+  echo "$answer" > "$state/answered"
+  echo "NVPM ERROR: optMask is 1, no request for power mode"
+  exit 1
+fi
+printf 'NV Power Mode: MAXN_SUPER\\n%s\\n' "$2" > "$state/mode"
 """
 TOOLKIT = """#!/bin/sh
 root=$(dirname "$0")/../root
@@ -147,12 +152,22 @@ def test_what_was_done_is_not_done_again(hospital: Hospital) -> None:
     assert [Need.NOTHING, Need.REBOOT, Need.NOTHING] == [deed.need for deed in again]
 
 
-def test_a_mode_is_set_when_it_is_named_and_nothing_reboots(hospital: Hospital) -> None:
-    """The tool asks whether to reboot at once, and hears no."""
+def test_a_mode_is_set_when_it_is_named(hospital: Hospital) -> None:
+    """The tool says so afterwards, below whatever it warns of."""
     (deed,) = treated(hospital, FRESH, "power-mode")
 
-    assert (State.DONE, "no") == (deed.state, hospital.state("answered"))
+    assert State.DONE is deed.state
     assert "MAXN_SUPER" in hospital.state("mode")
+
+
+def test_a_mode_that_needs_a_restart_is_left_to_a_person(hospital: Hospital) -> None:
+    """Where the GPU is in use the tool asks whether to restart the box at once; it hears no, and the mode stays as it is."""
+    (hospital.place / "state/busy").touch()
+    (deed,) = treated(hospital, FRESH, "power-mode")
+
+    assert (State.YOURS, Need.NOTHING) == (deed.state, deed.need)
+    assert ("no", "NV Power Mode: 15W\n0") == (hospital.state("answered"), hospital.state("mode"))
+    assert "    it is done only by restarting the box at once: sudo nvpmodel -m 2   and answer YES" in deed_lines([deed])
 
 
 def test_the_runtime_is_configured_and_the_engine_is_left_alone(hospital: Hospital) -> None:
@@ -230,6 +245,7 @@ def test_no_step_is_taken_after_one_that_failed(tmp_path: Path) -> None:
     [
         (Says(argv=("q",), text="yes"), True),
         (Says(argv=("q",), text="ye"), False),
+        (Says(argv=("q",), text="2"), True),
         (Says(argv=("other",), text="yes"), False),
         (Says(argv=("silent",), text="yes"), False),
         (Holds(path="/f", text="bad"), True),
@@ -241,7 +257,7 @@ def test_no_step_is_taken_after_one_that_failed(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_looked_at_is_no_proof(proof: Proof, so: bool) -> None:
-    """A command says it in its first line, whatever its exit code; a file holds or lacks it."""
+    """A command says it in a line of its own, whatever its exit code; a file holds or lacks it."""
     system = RecordedSystem(
         files={"/f": "bad"}, commands={"q": Outcome(code=1, out="yes\n2\n"), "silent": Outcome(code=0, out="")}
     )

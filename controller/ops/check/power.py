@@ -20,7 +20,7 @@ def modes(facts: Facts) -> Iterable[Finding]:
         "power mode",
         f"the mode is {now.name} (nvpmodel -m {now.number}), and {strongest.name} is the strongest of this board: {cost}",
         _mode(strongest, now),
-        also="sudo jetson_clocks   keeps the clocks up until the next start",
+        also="(it may ask whether to restart the box at once)\nsudo jetson_clocks   keeps the clocks up until the next start",
         severity=Severity.WARNING if share < 1.0 else Severity.NOTE,
     )
 
@@ -43,8 +43,8 @@ def heat(facts: Facts) -> Iterable[Finding]:
 def _mode(wanted: PowerMode, now: PowerMode) -> Remedy:
     return Remedy(
         name="power-mode",
-        # It may ask whether to reboot at once, and waits for an answer.
-        steps=(Run(argv=("nvpmodel", "-m", str(wanted.number)), answer="no\n"),),
+        # Where the GPU is in use, many modes can be set only by a restart: then it asks for one, and changes nothing without it.
+        steps=(Run(argv=("nvpmodel", "-m", str(wanted.number)), answer="no\n", wants_reboot="Reboot required"),),
         proofs=(Says(argv=("nvpmodel", "-q"), text=f"NV Power Mode: {wanted.name}"),),
         undo=f"sudo nvpmodel -m {now.number}",
         consent="a stronger mode draws more than a small supply or a battery gives, and makes more heat",
