@@ -31,7 +31,7 @@ RUN mkdir /driver \
     && grep --no-filename --only-matching --extended-regexp '\bcu[A-Z][A-Za-z]+\(' ggml/src/ggml-cuda/*.cu ggml/src/ggml-cuda/*.cuh \
         | sort --unique | sed 's/(/(void) {}/; s/^/void /' >/driver/driver.c \
     && gcc -shared -Wl,-soname,libcuda.so.1 -o /driver/libcuda.so /driver/driver.c
-# The backends are libraries that are loaded where they can be: the quantiser runs without a GPU, and holds no copy of the kernels.
+# The backends are libraries that the server loads where it can.
 # Flash attention and CUDA graphs are in, since a small board is short of memory and slow at starting kernels; NCCL is out, since one
 # worker has one GPU or splits by layers. Code is compiled for each GPU named (CUDA_ARCHITECTURES), because a sealed worker has
 # nowhere to keep what the driver would compile, and would do it at every start.
@@ -60,19 +60,33 @@ RUN case "$(uname -m)" in aarch64) baseline=-DGGML_CPU_ARM_ARCH=armv8.2-a+fp16+d
         -DLLAMA_BUILD_TESTS=OFF \
         -DLLAMA_BUILD_EXAMPLES=OFF \
     && cmake --build /build --target ggml-cuda
-RUN cmake --build /build --target llama-server llama-quantize llama-export-lora ggml-cpu
+RUN cmake --build /build --target llama-server ggml-cpu
+# The quantiser and the adapter merger as the CPU image has them: the latter knows no backends that are loaded.
+RUN case "$(uname -m)" in aarch64) baseline=-DGGML_CPU_ARM_ARCH=armv8.2-a+fp16+dotprod ;; *) baseline=-DGGML_AVX2=ON ;; esac \
+    && cmake -G Ninja -B /tools \
+        -DCMAKE_BUILD_TYPE=Release \
+        -DBUILD_SHARED_LIBS=OFF \
+        -DGGML_NATIVE=OFF "$baseline" \
+        -DGGML_OPENMP=ON \
+        -DLLAMA_OPENSSL=OFF \
+        -DLLAMA_BUILD_SERVER=OFF \
+        -DLLAMA_BUILD_APP=OFF \
+        -DLLAMA_BUILD_TESTS=OFF \
+        -DLLAMA_BUILD_EXAMPLES=OFF \
+    && cmake --build /tools --target llama-quantize llama-export-lora
 # What we change, after the long compilation. It applies exactly or not at all. The entry point refuses to begin without the driver:
 # the server would go on without its GPU, slowly, and say so in one line of its log.
 COPY notify.h include/
 COPY notify.patch serve.c gpu-trial/trial.c ./
 RUN patch --strip=1 --fuzz=0 --input=notify.patch \
-    && cmake --build /build --target llama-server llama-quantize llama-export-lora ggml-cpu \
+    && cmake --build /build --target llama-server ggml-cpu \
     && gcc -O2 -Wall -Wextra -Werror -pthread -DDRIVER='"libcuda.so.1"' -o /build/bin/serve serve.c \
     && gcc -O2 -Wall -Wextra -Werror -o /build/bin/gpu-trial trial.c -ldl \
     && mkdir -p /out/bin /out/lib \
     && cp --no-dereference /build/bin/lib*.so* /out/lib/ \
     && mv /out/lib/libggml-cpu.so /out/lib/libggml-cuda.so /out/bin/ \
-    && cp /build/bin/llama-server /build/bin/llama-quantize /build/bin/llama-export-lora /build/bin/serve /build/bin/gpu-trial /out/bin/ \
+    && cp /build/bin/llama-server /build/bin/serve /build/bin/gpu-trial /tools/bin/llama-quantize /tools/bin/llama-export-lora \
+        /out/bin/ \
     && find /out -type f -exec strip --strip-unneeded {} + \
     && install -D --target-directory=/out/lib "$(gcc -print-file-name=libgomp.so.1)" \
     && for library in cudart cublas cublasLt nvrtc nvrtc-builtins; do \
