@@ -7,11 +7,12 @@ from typing import Final
 from controller.engines.base import Engine
 from controller.engines.llama_cpp import LlamaCpp
 from controller.engines.tensorrt_edge_llm import TensorrtEdgeLlm
+from controller.engines.tensorrt_llm import TensorrtLlm
 from controller.engines.transformers import Transformers
 from controller.errors import ModelError
 
 ENGINES: Final[Mapping[str, Engine]] = MappingProxyType(
-    {engine.name: engine for engine in (LlamaCpp(), Transformers(), TensorrtEdgeLlm())}
+    {engine.name: engine for engine in (LlamaCpp(), Transformers(), TensorrtEdgeLlm(), TensorrtLlm())}
 )
 """Every engine, the preferred one for a format first."""
 

@@ -16,7 +16,7 @@ from pydantic_core import PydanticUndefined
 from controller import spec
 from controller.cli import app as command_line
 from controller.config import EngineSettings, Settings
-from controller.engines import llama_cpp, tensorrt_edge_llm, transformers
+from controller.engines import llama_cpp, tensorrt_edge_llm, tensorrt_llm, transformers
 from controller.gateway.app import EXPOSED_HEADERS, PATHS
 from controller.gateway.box import Told
 from controller.gateway.metrics import Metrics
@@ -31,6 +31,7 @@ OPTIONS: Final = {
     "llama-cpp": llama_cpp.OPTIONS,
     "transformers": transformers.OPTIONS,
     "tensorrt-edge-llm": tensorrt_edge_llm.OPTIONS,
+    "tensorrt-llm": tensorrt_llm.OPTIONS,
 }
 
 NO_DEFAULT: Final = {"none", "by the files", "the only one", "at most 4096", "by its chat template"}
