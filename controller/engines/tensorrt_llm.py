@@ -7,8 +7,8 @@ Hugging Face checkpoints by NVIDIA's TensorRT-LLM 1.2 on cards: its own server a
 - It calls a model by the last part of its folder's path, so the folder is mounted a second time under the name callers use.
 - It takes a closed list of request fields, and answers any other with an error.
 
-What runs where excludes each other: this release wants CUDA 13 and Ampere or later, and knows no Jetson. On an AGX Orin with
-JetPack 6.1 there is the branch 0.12, which is another engine here, `tensorrt-llm-jetson`.
+Its versions exclude each other: this one wants CUDA 13 and Ampere or later, and knows no Jetson; the branch 0.12, which does,
+wants JetPack 6.1 on an AGX Orin.
 """
 
 import json
@@ -304,10 +304,7 @@ def _device_faults(device: Device) -> Iterator[str]:
         case Family.NONE:
             yield f"{wanted}, and this box has none"
         case Family.ORIN | Family.THOR:
-            yield (
-                f"{wanted}, and this box is a Jetson ({device.board or device.family}); "
-                "there is tensorrt-edge-llm for JetPack 7.2, and tensorrt-llm-jetson for JetPack 6.1 on an AGX Orin"
-            )
+            yield f"{wanted}, and this box is a Jetson"
         case Family.DISCRETE:
             yield from _card_faults(device, wanted)
 

@@ -208,9 +208,9 @@ CARD: Final = Gpu(index=0, name="NVIDIA L4", sm="89", memory_bytes=24 * GIB)
     [
         ("no-gpu", "this box has none"),
         ("orin-nano-jp6.2.2", "this box is a Jetson"),
-        ("orin-nano-jp7.2", "there is tensorrt-edge-llm for JetPack 7.2"),
+        ("orin-nano-jp7.2", "this box is a Jetson"),
         ("agx-thor-jp7.2", "this box is a Jetson"),
-        ("agx-orin-64-jp6.1", "tensorrt-llm-jetson for JetPack 6.1 on an AGX Orin"),
+        ("agx-orin-64-jp6.1", "this box is a Jetson"),
         ("discrete-1", "with a driver for CUDA 13.0 (580 or later), and here is driver 570"),
         ("discrete-2", ""),
     ],
