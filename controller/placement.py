@@ -86,19 +86,19 @@ def choose(
         return choices[0]
     if not choices:
         return Choice(charge=wanted.charge, plan=Refuse(short_bytes(capacity, wanted.footprint, pinned)))
-    held = Account(r.charge for r in (*everybody, *going))
-    return min(choices, key=lambda choice: _order(choice, capacity, everybody, wanted, held))
+    now = Account(r.charge for r in (*residents, *going))
+    return min(choices, key=lambda choice: _order(choice, capacity, everybody, wanted, now))
 
 
 def _order(
-    choice: Choice, capacity: Capacity, everybody: Sequence[Resident], wanted: Wanted, held: Account
+    choice: Choice, capacity: Capacity, everybody: Sequence[Resident], wanted: Wanted, now: Account
 ) -> tuple[int, float, int, int, int, bool, int, Cards]:
     """Sort the best first; who is draining for it already costs nothing, or the drain would begin anew on another card."""
     charge, answer = choice.charge, choice.plan
     leaving: frozenset[ModelName] = frozenset()
     match answer:
         case Start(evict=victims):
-            leaving, rank = frozenset(victims), 0 if not victims and held.fits(capacity, charge) else 1
+            leaving, rank = frozenset(victims), 0 if not victims and now.fits(capacity, charge) else 1
         case Wait(drain=victims):
             leaving, rank = frozenset(victims), 2
         case Refuse():
@@ -113,6 +113,6 @@ def _order(
         sum(model_of(r.model) == model_of(wanted.model) for r in near),
         len(near),
         tuple(part.card for part in charge.cards) != wanted.home,
-        -min(capacity.card_bytes(part.card) - held.card_bytes(part.card) for part in charge.cards),
+        -min(capacity.card_bytes(part.card) - now.card_bytes(part.card) for part in charge.cards),
         charge.cards,
     )

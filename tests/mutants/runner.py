@@ -26,6 +26,8 @@ TESTS: Final = (
     "planner",
     "readahead",
     "charges",
+    "cards",
+    "placement",
     "engines",
     "engines_on_gpus",
     "reconcile",

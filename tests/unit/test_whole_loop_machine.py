@@ -1,15 +1,17 @@
 """The whole loop as a state machine: safety after every step, liveness at the end, under callers who never stop asking."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TypeVar
 
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
+from controller.charges import Capacity, Cards, OnCard
 from controller.errors import RefusedError
 from controller.scheduler import Rules
-from controller.spec import ModelSpec, Tier
+from controller.spec import ModelSpec, Spread, Tier
 from controller.state import Status
 from tests.core.world import CRASHED, KILLED, OUT_OF_MEMORY, World, model_spec
 
@@ -32,7 +34,10 @@ specs = st.builds(
     version=st.integers(0, 2),
     replicas=st.sampled_from([1, 1, 2, 3]),
     private=st.integers(0, 1),
+    gpu=st.sampled_from([0, 0, 1, 2, 3, 5]),
+    spread=st.sampled_from([Spread(), Spread(counts=(2,)), Spread(counts=(2,), even=True)]),
 )
+cards = st.sampled_from([(), (4,), (3, 3), (2, 4), (3, 3), (0, 3)])
 
 
 def renamed(spec: ModelSpec, name: str) -> ModelSpec:
@@ -48,7 +53,14 @@ def renamed(spec: ModelSpec, name: str) -> ModelSpec:
         version=int(spec.digest.rpartition("-")[2]),
         replicas=spec.replicas,
         private=spec.footprint.private_bytes,
+        gpu=spec.footprint.gpu_bytes,
+        spread=spec.footprint.spread,
     )
+
+
+def lying(sizes: Iterable[int]) -> Cards:
+    """Number cards of these sizes."""
+    return tuple(OnCard(card, size) for card, size in enumerate(sizes))
 
 
 class Appliance(RuleBasedStateMachine):
@@ -57,16 +69,19 @@ class Appliance(RuleBasedStateMachine):
     world: World
 
     @initialize(
-        budget=st.integers(4, 8),
+        capacity=st.builds(lambda ram, sizes: Capacity(ram_bytes=ram, cards=lying(sizes)), st.integers(4, 8), cards),
         drawn=st.lists(specs, min_size=4, max_size=4),
         quantum_s=st.sampled_from([1.0, 10.0]),
         min_residency_s=st.sampled_from([0.0, 1.0]),
         max_failures=st.integers(1, 3),
     )
-    def set_up(self, budget: int, drawn: list[ModelSpec], quantum_s: float, min_residency_s: float, max_failures: int) -> None:
+    def set_up(
+        self, capacity: Capacity, drawn: list[ModelSpec], quantum_s: float, min_residency_s: float, max_failures: int
+    ) -> None:
         """Make a box with four models."""
         rules = Rules(
-            budget_bytes=budget,
+            budget_bytes=capacity.ram_bytes,
+            cards=capacity.cards,
             queue_limit=16,
             quantum_s=quantum_s,
             request_limit_s=30.0,
@@ -204,6 +219,11 @@ class Appliance(RuleBasedStateMachine):
         """The budget changes."""
         self.world.set_budget(budget)
 
+    @rule(sizes=cards)
+    def change_cards(self, sizes: tuple[int, ...]) -> None:
+        """Other programs take memory of cards, or give it back; one may even vanish."""
+        self.world.set_capacity(replace(self.world.rules.capacity, cards=lying(sizes)))
+
     @precondition(lambda self: self.world.scheduler.residents(self.world.now))
     @rule(number=st.integers(0, 99))
     def run_out_of_memory(self, number: int) -> None:
@@ -252,7 +272,10 @@ class Appliance(RuleBasedStateMachine):
             world.turn()
         assert not world.waiting, "somebody still waits though nobody holds anything"
         assert set(world.with_status(Status.READY)) == world.scheduler.desired
-        assert world.held_bytes == world.scheduler.committed_bytes <= world.rules.budget_bytes
+        assert world.held_bytes == world.scheduler.committed_bytes
+        assert not world.is_overdrawn
+        for card in range(2):
+            assert world.held_on(card) == world.scheduler.committed.card_bytes(card)
 
     def _go_on(self, *, stops: bool) -> None:
         """Let loads end well, and stops too or not: memory often comes back later than the next model is ready."""
