@@ -166,16 +166,19 @@ class StandIn:
             file.write(f"{text}\n")
 
     def _make_generation_request(self, messages, params, **_):
-        text = messages[-1]["content"]
+        return {"text": messages[-1]["content"]}
+
+    def _run(self, text):
+        """Fail as the native code does, which begins with the first token."""
         if "too long" in text:
             raise RuntimeError("EDGELLM_INPUT_TOO_LONG: 9999 tokens, and max_input_len is 2048")
         if "break" in text:
             raise RuntimeError("CUDA error 719")
-        return {"text": text, "max_tokens": params.max_tokens}
 
     def _complete_prepared_request(self, request, params, tool_config, *, on_handle=None, **_):
         from experimental.server.runtime.engine import CompletionOutput
 
+        self._run(request["text"])
         if "slow" in request["text"]:
             time.sleep(1.5)
         return CompletionOutput(text="said hi", token_ids=[1, 2], prompt_tokens=7, finish_reason="stop")
@@ -185,6 +188,7 @@ class StandIn:
         from experimental.server.runtime.engine import StreamDelta
 
         def words():
+            self._run(prebuilt_request["text"])
             try:
                 yield StreamDelta(text="Once", token_ids=[1], prompt_tokens=7)
                 for number in range(2000 if "slow" in prebuilt_request["text"] else 2):
