@@ -80,7 +80,7 @@ class Candidate:
         engine: its name.
         key: what a failure of it is remembered under.
         shortage: what it needs more of than there is; empty if the model fits.
-        lacks: what the model's manifest asks for and this engine does not serve; empty if it serves all of it.
+        lacks: what is lost with this engine: something the manifest asks for, say; empty if nothing is.
         tokens_per_s: what was measured of exactly this model, with this context and as many callers at once; 0 if nothing was.
         proven: it has answered for exactly this here.
         setback: what it failed at before.
@@ -116,7 +116,7 @@ def standing(box: Box, *, embeds: bool) -> tuple[tuple[str, ...], str]:
     if embeds:
         return ("transformers", "llama-cpp", "tensorrt-llm", "tensorrt-edge-llm"), "it reads every kind of embedding model"
     if not box.device.has_gpu:
-        return ("llama-cpp", "transformers", "tensorrt-llm", "tensorrt-edge-llm"), "it is the leanest where there is no GPU"
+        return ("llama-cpp", "transformers", "tensorrt-llm", "tensorrt-edge-llm"), "it is the leanest where no GPU can be used"
     if box.device.family is Family.DISCRETE:
         return ("tensorrt-llm", "llama-cpp", "transformers", "tensorrt-edge-llm"), "it is NVIDIA's own for its cards"
     if box.memory_bytes <= SMALL_BYTES:
@@ -145,7 +145,8 @@ def decide(candidates: Sequence[Candidate], *, refused: Mapping[str, str], box: 
     ranked, measured = _fastest_first(sorted(candidates, key=lambda one: _place(one, names)))
     first, *behind = ranked
     others = [(one.engine, _why_behind(one, first)) for one in behind]
-    reason = measured or _reason(first, behind, names, why_first)
+    ahead = [(name, refused[name]) for name in names[: names.index(first.engine)] if name in refused]
+    reason = measured or _reason(first, behind, names, ahead) or why_first
     successor = next((one.engine for one in behind if one.setback is None and not one.shortage), "")
     return Decision(
         order=tuple(one.engine for one in ranked),
@@ -176,7 +177,8 @@ def _fastest_first(ranked: Sequence[Candidate]) -> tuple[Sequence[Candidate], st
     return [fastest, *(one for one in ranked if one is not fastest)], text
 
 
-def _reason(first: Candidate, behind: Sequence[Candidate], names: Sequence[str], why_first: str) -> str:
+def _reason(first: Candidate, behind: Sequence[Candidate], names: Sequence[str], ahead: Sequence[tuple[str, str]]) -> str:
+    """Say why it is not another one, whoever would come before it first; nothing if it is the first on this box anyway."""
     if first.setback is not None:
         return f"it {first.setback.text}, and so did every other engine that can run this model; it is tried again when asked for"
     passed = [one for one in behind if _place(one, names)[-1] < _place(first, names)[-1]]
@@ -184,7 +186,7 @@ def _reason(first: Candidate, behind: Sequence[Candidate], names: Sequence[str],
         return "; ".join(f"{one.engine} {_passed_for(one)}" for one in passed)
     if not behind:
         return "no other engine here can run it"
-    return why_first if first.engine == names[0] else f"it comes next where {names[0]} cannot run a model"
+    return "; ".join(f"{engine}, which comes first here, cannot: {why}" for engine, why in ahead)
 
 
 def _passed_for(one: Candidate) -> str:

@@ -33,6 +33,24 @@ OPTIONS: Final[Mapping[str, Option]] = {
 }
 """What `[engines.transformers.options]` may set."""
 
+FOREIGN: Final = frozenset(
+    {
+        "aqlm",
+        "auto-round",
+        "awq",
+        "bitsandbytes",
+        "compressed-tensors",
+        "eetq",
+        "gptq",
+        "higgs",
+        "hqq",
+        "modelopt",
+        "quant_algo",
+        "quanto",
+        "vptq",
+    }
+)
+"""Ways to quantise a checkpoint that transformers leaves to packages of their own."""
 RUNTIME_BYTES: Final = 450 * MIB
 """Python, torch and transformers before there is a model: 280 MB private, and the pages of the libraries they map."""
 CUDA_RUNTIME_BYTES: Final = 600 * MIB
@@ -76,8 +94,11 @@ class Transformers:
         return generates | {ApiPath.CHAT} if header.chat else generates
 
     def refusal(self, device: Device, header: WeightsHeader | None = None) -> str:  # noqa: ARG002
-        """It runs everywhere."""
-        return ""
+        """It runs everywhere, but for weights in a form that needs a package which our image does not hold."""
+        said = header.quantization if header else ""
+        if FOREIGN.isdisjoint(said.split()):
+            return ""
+        return f"its weights are quantised ({said}), and our image of transformers holds no package that reads those"
 
     def check_options(self, options: Options) -> tuple[str, ...]:
         """Say what is wrong with the options."""

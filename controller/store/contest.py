@@ -223,4 +223,8 @@ def _lacks(found: Found) -> str:
     missing = [f"{path.value}" for tag, path in WANTED.items() if tag in found.manifest.tags and path not in served]
     if (found.manifest.tools or TOOLS in found.manifest.tags) and not found.tools:
         missing.append("tools")
-    return f"does not serve {', '.join(missing)}, and its manifest asks for that" if missing else ""
+    if missing:
+        return f"does not serve {', '.join(missing)}, and its manifest asks for that"
+    if found.plan and not found.plan.recipe.beside_source and found.weights.header.quantization:
+        return "could only serve it with its weights' own quantisation undone"
+    return ""

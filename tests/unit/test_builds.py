@@ -138,6 +138,8 @@ def test_an_adapter_for_transformers_becomes_a_checkpoint() -> None:
         (checkpoint(ready()), Want(engine="transformers"), "PEFT"),
         (checkpoint(), Want(engine="abacus"), "no builds"),
         (checkpoint(format="onnx"), llama(None), "'onnx'"),
+        (checkpoint(quantization="quant_method awq"), llama(None), "does not read weights that are quantised so"),
+        (checkpoint(quantization="quant_method"), llama(None), "does not read weights that are quantised so"),
         (
             SourceDescription(header=header(), weights=PurePosixPath(), files=frozenset({"config.json"})),
             llama(Quantization.Q8_0),
@@ -149,6 +151,12 @@ def test_what_cannot_be_built_says_why(source: SourceDescription, want: Want, re
     """The text names what is in the way."""
     with pytest.raises(ModelError, match=reason):
         recipe(source, want)
+
+
+@pytest.mark.parametrize("said", ["", "quant_method gptq", "quant_method fp8", "quant_algo nvfp4"])
+def test_what_the_converter_can_undo_is_converted(said: str) -> None:
+    """As its own code says: the rest of its formats it refuses at the first tensor."""
+    assert ["convert"] == verbs(recipe(checkpoint(quantization=said), llama(None)))
 
 
 def test_an_adapter_is_worth_a_build_of_the_same_size() -> None:

@@ -138,7 +138,7 @@ def test_a_checkpoint_is_built_for_llama_cpp_where_there_is_no_gpu(home: Home) -
 
     assert "llama-cpp" == order.recipe.engine == order.spec.engine
     assert order.spec.choice is not None
-    assert "it is the leanest where there is no GPU" == order.spec.choice.reason
+    assert "it is the leanest where no GPU can be used" == order.spec.choice.reason
     assert "transformers" == order.spec.choice.successor
     assert "stands behind llama-cpp on this box" == others(order.spec)["transformers"]
     assert order.served is None

@@ -42,7 +42,7 @@ def choose(*candidates: Candidate, box: Box = NX, embeds: bool = False, **refuse
 @pytest.mark.parametrize(
     ("box", "order", "reason"),
     [
-        (CPU, (LLAMA, TORCH, LLM, EDGE), "it is the leanest where there is no GPU"),
+        (CPU, (LLAMA, TORCH, LLM, EDGE), "it is the leanest where no GPU can be used"),
         (NANO, (LLAMA, EDGE, LLM, TORCH), "it needs the least memory on a board of 8 GiB or less"),
         (NX, (EDGE, LLM, LLAMA, TORCH), "it is NVIDIA's own for this board"),
         (THOR, (EDGE, LLM, LLAMA, TORCH), "it is NVIDIA's own for this board"),
@@ -80,6 +80,15 @@ def test_who_is_alone_is_taken() -> None:
     assert "no other engine here can run it" == decision.choice.reason
     assert ((EDGE, "needs JetPack 7.2"),) == decision.choice.others
     assert "" == decision.choice.successor
+
+
+def test_who_would_come_first_and_cannot_is_the_reason() -> None:
+    """Where others could stand in, too; who comes later anyway is no reason."""
+    decision = choose(candidate(LLAMA), candidate(TORCH), **{EDGE: "needs JetPack 7.2"})
+    last = choose(candidate(LLAMA), candidate(EDGE), box=NANO, **{TORCH: "no package"})
+
+    assert f"{EDGE}, which comes first here, cannot: needs JetPack 7.2" == decision.choice.reason
+    assert "it needs the least memory on a board of 8 GiB or less" == last.choice.reason
 
 
 def test_nobody_is_a_problem_that_names_every_reason() -> None:

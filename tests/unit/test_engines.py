@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller import engines
+from controller.device import NO_GPU
 from controller.engines.base import Engine, Site, WeightsHeader
+from controller.engines.transformers import Transformers
 from controller.errors import ModelError
 from controller.spec import ApiPath, Footprint, FootprintSource, ModelName, ModelSpec, Mount
 from controller.units import parse_bytes
@@ -289,3 +291,11 @@ def test_right_options_have_no_problems(engine: Engine) -> None:
     """No options at all, and each engine's own defaults, are right."""
     assert () == engine.check_options({})
     assert () == engines.find("llama-cpp").check_options({"ubatch_size": 4, "repack": False, "kv_type": "q8_0"})
+
+
+@pytest.mark.parametrize("said", ["quant_method awq", "quant_method compressed-tensors pack-quantized", "quant_algo nvfp4"])
+def test_transformers_refuses_what_needs_a_package_of_its_own(said: str) -> None:
+    """The image holds none, so no worker would come to answer; what the library reads by itself is taken."""
+    assert f"quantised ({said})" in Transformers().refusal(NO_GPU, header(quantization=said))
+    assert not Transformers().refusal(NO_GPU, header(quantization="quant_method fp8"))
+    assert not Transformers().refusal(NO_GPU, header())

@@ -23,6 +23,8 @@ CHECKPOINT_NAME: Final = "model"
 WORTHWHILE: Final = 0.95
 """A build that only stores weights anew must make them smaller than this share of what they are."""
 _TOKENIZERS: Final = frozenset({"tokenizer.json", "tokenizer.model", "vocab.txt"})
+_UNDONE: Final = frozenset({"bitnet", "compressed-tensors", "fp8", "gptq", "modelopt", "mxfp4"})
+"""Ways to quantise a checkpoint that the converter can undo."""
 _FORMATS: Final = ("gguf", "safetensors")
 _CONVERTED: Final = (Quantization.BF16, Quantization.F16, Quantization.Q8_0)
 """What the converter writes by itself."""
@@ -97,6 +99,12 @@ def _check_source(source: SourceDescription, wanted: Quantization) -> None:
     if header.format == "safetensors":
         if not _TOKENIZERS & source.files:
             raise ModelError("has no tokenizer.json or tokenizer.model, which a GGUF must hold; copy the whole checkpoint")
+        kind, *method = header.quantization.split() or [""]
+        if kind == "quant_method" and _UNDONE.isdisjoint(method[:1]):
+            raise ModelError(
+                f"llama.cpp's converter does not read weights that are quantised so ({header.quantization}); "
+                "start from the original weights"
+            )
         return
     size_bytes = estimate_bytes(header, wanted)
     if not source.adapters and size_bytes > WORTHWHILE * header.weights_bytes:
