@@ -145,7 +145,7 @@ def decide(candidates: Sequence[Candidate], *, refused: Mapping[str, str], box: 
     ranked, measured = _fastest_first(sorted(candidates, key=lambda one: _place(one, names)))
     first, *behind = ranked
     others = [(one.engine, _why_behind(one, first)) for one in behind]
-    ahead = [(name, refused[name]) for name in names[: names.index(first.engine)] if name in refused]
+    ahead = [(name, refused[name]) for name in names[: names.index(first.engine)] if name in refused][:1]
     reason = measured or _reason(first, behind, names, ahead) or why_first
     successor = next((one.engine for one in behind if one.setback is None and not one.shortage), "")
     return Decision(
