@@ -14,7 +14,8 @@ import uvloop
 
 from controller import __version__, engines
 from controller.build_desk import BuildDesk
-from controller.charges import Cards, OnCard
+from controller.cards import for_models
+from controller.charges import Cards
 from controller.config import Settings
 from controller.desk import Desk
 from controller.device import Device
@@ -288,9 +289,7 @@ def budget_bytes(settings: Settings, *, total_bytes: int) -> int:
 
 def card_budgets(settings: Settings, device: Device) -> Cards:
     """Return the memory for models on each card that has some of its own: what is configured, else all but the reserve."""
-    wanted, cards = settings.gpu, [gpu for gpu in device.gpus if gpu.memory_bytes and device.has_gpu]
-    most = [gpu.memory_bytes - wanted.reserve if wanted.budget is None else wanted.budget for gpu in cards]
-    return tuple(OnCard(gpu.index, max(0, min(gpu.memory_bytes, size))) for gpu, size in zip(cards, most, strict=True))
+    return for_models(device, budget_bytes=settings.gpu.budget, reserve_bytes=settings.gpu.reserve)
 
 
 def _host(settings: Settings, device: Device) -> Host:

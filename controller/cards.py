@@ -10,11 +10,19 @@ from itertools import combinations, islice
 from typing import Final
 
 from controller.charges import Account, Capacity, Cards, Charge, OnCard
+from controller.device import Device
 from controller.spec import Footprint
 from controller.state import Worker
 
 MOST_WAYS: Final = 64
 """So many ways to split a model over the cards of a large box are weighed, and no more."""
+
+
+def for_models(device: Device, *, budget_bytes: int | None, reserve_bytes: int) -> Cards:
+    """Return the memory for models on each card with memory of its own: the budget if there is one, else all but the reserve."""
+    cards = [gpu for gpu in device.gpus if gpu.memory_bytes and device.has_gpu]
+    most = [gpu.memory_bytes - reserve_bytes if budget_bytes is None else budget_bytes for gpu in cards]
+    return tuple(OnCard(gpu.index, max(0, min(gpu.memory_bytes, size))) for gpu, size in zip(cards, most, strict=True))
 
 
 def ways(capacity: Capacity, footprint: Footprint, beside: Iterable[Charge] = ()) -> Sequence[Cards]:

@@ -13,13 +13,13 @@ from typing import Final
 from urllib.parse import quote
 
 from controller.config import Settings, load_settings
-from controller.device import Device
+from controller.device import Device, GpuAccess
 from controller.drivers.base import EngineInfo
 from controller.drivers.docker import DockerDriver
 from controller.errors import ConfigError, EngineError, WindlassError
 from controller.ops import control
 from controller.ops.check.network import split_listen
-from controller.ops.check.values import Access, EngineFacts, Facts, Port
+from controller.ops.check.values import NOT_TRIED, Access, EngineFacts, Facts, Port, Tried
 from controller.ops.client import Api
 from controller.probes.condition import read_condition
 from controller.probes.device import read_device
@@ -43,7 +43,6 @@ def survey(environ: Mapping[str, str], *, config: Path | None) -> Facts:
     engine = _engine(settings, address)
     device = read_device(system, engine.info)
     models, folder_problems, engine_problems = _models(settings, device)
-    speed, charged = _tried(settings)
     return Facts(
         config_problems=(*problems, *engine_problems),
         settings=settings,
@@ -56,9 +55,9 @@ def survey(environ: Mapping[str, str], *, config: Path | None) -> Facts:
         key_count=_key_count(settings),
         models=models,
         folder_problems=folder_problems,
-        device=replace(device, gpu_memory_charged=charged),
+        device=device,
         condition=read_condition(system, home=str(settings.home), cdi_folders=engine.info.cdi_folders if engine.info else ()),
-        read_bytes_per_s=speed,
+        tried=_tried(settings),
     )
 
 
@@ -177,14 +176,17 @@ def _key_count(settings: Settings) -> int | None:
         return None
 
 
-def _tried(settings: Settings) -> tuple[float | None, bool | None]:
-    """Return what a running controller has found out by trying: how fast the disk reads, and whether limits hold GPU memory."""
+def _tried(settings: Settings) -> Tried:
+    """Ask a running controller what it has found out."""
     try:
         told = control.call(settings.run / "controller.sock", "status", {})
-        speed, charged = told["disk"]["read_bytes_per_s"], told["device"]["gpu_memory_charged"]
+        return Tried(
+            read_bytes_per_s=told["disk"]["read_bytes_per_s"],
+            gpu_memory_charged=told["device"]["gpu_memory_charged"],
+            uses_gpu=told["device"]["access"] != GpuAccess.NONE,
+        )
     except (WindlassError, LookupError, TypeError):
-        return None, None
-    return float(speed) if isinstance(speed, int | float) else None, charged if isinstance(charged, bool) else None
+        return NOT_TRIED
 
 
 def _answers_like_us(host: str, port: int) -> bool:

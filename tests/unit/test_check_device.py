@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from controller.config import Settings
 from controller.device import Device, Family, Gpu, GpuAccess
 from controller.drivers.base import EngineInfo
 from controller.ops.check.rules import findings
-from controller.ops.check.values import EngineFacts, Facts
+from controller.ops.check.values import EngineFacts, Facts, Tried
 from controller.ops.remedy import Need
 from controller.power import Card, HotSpot, PowerMode, PowerModes, PowerReading
 from controller.probes.condition import Condition, Specification, Swap
@@ -130,10 +131,10 @@ RULES: dict[str, tuple[Facts, list[tuple[str, str, str]]]] = {
     ),
     "little free since": (condition(free_bytes=GIB), []),
     "memory of the GPU that no limit holds": (
-        device(gpu_memory_charged=False),
+        replace(NANO, tried=Tried(gpu_memory_charged=False)),
         [("note", "GPU memory", "does not count against its limit")],
     ),
-    "memory of the GPU that limits hold": (device(gpu_memory_charged=True), []),
+    "memory of the GPU that limits hold": (replace(NANO, tried=Tried(gpu_memory_charged=True)), []),
     "memory in small pieces": (
         condition(large_free_bytes=16 * MIB),
         [("warning", "fragmentation", "of 2.2 GiB that are free, 16 MiB are in pieces of 4 MiB or more")],
@@ -175,12 +176,12 @@ RULES: dict[str, tuple[Facts, list[tuple[str, str, str]]]] = {
         [],
     ),
     "a disk that was found slow": (
-        replace(NANO, read_bytes_per_s=400e6),
+        replace(NANO, tried=Tried(read_bytes_per_s=400e6)),
         [("warning", "disk speed", "was found to read 381 MiB a second, and one of its kind (nvme) reads 1000 MiB or more")],
     ),
-    "a disk that was found quick": (replace(NANO, read_bytes_per_s=1.7e9), []),
+    "a disk that was found quick": (replace(NANO, tried=Tried(read_bytes_per_s=1.7e9)), []),
     "a disk of a kind that may be slow": (
-        replace(NANO, read_bytes_per_s=40e6, disk=replace(NANO.disk, kind=DiskKind.VIRTUAL)),
+        replace(NANO, tried=Tried(read_bytes_per_s=40e6), disk=replace(NANO.disk, kind=DiskKind.VIRTUAL)),
         [],
     ),
     "images on a card": (condition(engine_disk=DiskKind.SD_CARD), [("warning", "images", "in /var/lib/docker, on an SD card")]),
@@ -209,6 +210,13 @@ RULES: dict[str, tuple[Facts, list[tuple[str, str, str]]]] = {
         condition(CARD, specifications=(Specification(path="/etc/cdi/nvidia.yaml", driver="580.95.05"),)),
         [],
     ),
+    "images for processors on a card": (
+        replace(CARD, tried=Tried(uses_gpu=False)),
+        [("warning", "GPU", "and the workers do not: the images of what runs are made for processors")],
+    ),
+    "images for processors by choice": (replace(CARD, tried=Tried(uses_gpu=False), settings=Settings(use_gpu=False)), []),
+    "images for a card": (replace(CARD, tried=Tried(uses_gpu=True)), []),
+    "images for processors where there is no GPU": (replace(facts(recorded("no-gpu")), tried=Tried(uses_gpu=False)), []),
     "an old driver": (
         device(CARD, driver="570.1", cuda="12.8"),
         [("warning", "driver", "made with CUDA 13: they will not start")],
@@ -242,7 +250,7 @@ def test_a_model_that_no_card_can_hold_is_named(gpu_bytes: int, counts: tuple[in
 
     assert [] == [finding.text for finding in found] if fits else ["model"] == [finding.subject for finding in found]
     if not fits:
-        assert "the largest card has 24 GiB" in found[0].text
+        assert "the largest card has 23.5 GiB for models" in found[0].text
 
 
 @pytest.mark.parametrize(("seen", "expected"), RULES.values(), ids=RULES.keys())
@@ -254,6 +262,22 @@ def test_each_state_has_its_finding(seen: Facts, expected: list[tuple[str, str, 
     for finding, (_, _, text) in zip(found, expected, strict=True):
         assert text in finding.text
         assert finding.fix
+
+
+def test_the_images_that_are_missing_are_named_for_the_box() -> None:
+    """As `make images` wants to be told: the kind of box, and the release where it is not the newest."""
+    seen = {
+        name: findings(replace(facts(recorded(name)), tried=Tried(uses_gpu=False)))
+        for name in ("orin-nano-jp7.2", "orin-nano-jp6.2.2", "agx-orin-64-jp6.1", "agx-thor-jp7.2", "discrete-2")
+    }
+
+    assert {
+        "orin-nano-jp7.2": "make images DEVICE=orin && make run",
+        "orin-nano-jp6.2.2": "make images DEVICE=orin JETPACK=6.2.2 && make run",
+        "agx-orin-64-jp6.1": "make images DEVICE=orin JETPACK=6.1 && make run",
+        "agx-thor-jp7.2": "make images DEVICE=thor && make run",
+        "discrete-2": "make images DEVICE=cuda && make run",
+    } == {name: next(one.fix for one in found if one.subject == "GPU") for name, found in seen.items()}
 
 
 def test_what_is_on_the_kernels_command_line_is_named() -> None:

@@ -33,6 +33,26 @@ def access(facts: Facts) -> Iterable[Finding]:
     )
 
 
+def images(facts: Facts) -> Iterable[Finding]:
+    """Say so if containers could use the GPU and the workers do not, since their images are made for processors."""
+    device = facts.device
+    if device.has_gpu and facts.settings.use_gpu and facts.tried.uses_gpu is False:
+        made_for = "cuda" if device.family is Family.DISCRETE else device.family.value
+        yield warning(
+            "GPU",
+            f"containers can use the GPU ({device.gpus[0].name}), and the workers do not: the images of what runs are made for "
+            "processors",
+            f"make images DEVICE={made_for}{_release(device)} && make run",
+        )
+
+
+def _release(device: Device) -> str:
+    """Name a Jetson's release where images are made for several."""
+    older = {"6.2": "6.2.2", "6.1": "6.1"}
+    known = next((release for begin, release in older.items() if device.jetpack.startswith(begin)), "")
+    return f" JETPACK={known}" if known else ""
+
+
 def specifications(facts: Facts) -> Iterable[Finding]:
     """Judge the files that name GPUs for the container engine."""
     device = facts.device

@@ -90,7 +90,7 @@ def memory(facts: Facts) -> Iterable[Finding]:
     """Say what keeps memory that is free from the GPU, and whether limits hold what it takes."""
     if not facts.device.is_jetson:
         return
-    if facts.device.gpu_memory_charged is False:
+    if facts.tried.gpu_memory_charged is False:
         yield note(
             "GPU memory",
             "it was tried here: what a container takes for the GPU does not count against its limit; the budget and the guard "

@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from typing import Final
 
-from controller.cards import ways
-from controller.charges import Capacity, OnCard
+from controller.cards import for_models, ways
+from controller.charges import Capacity
 from controller.ops.check.values import Facts, Finding, curable, error, warning
 from controller.ops.remedy import Lacks, Need, Remedy, Run, Says
 from controller.probes.condition import ZRAM_ENABLED, ZRAM_SERVICE
@@ -93,15 +93,16 @@ def _without_zram(facts: Facts) -> Remedy:
 
 def cards(facts: Facts) -> Iterable[Finding]:
     """Name the models that can never fit on the cards, neither whole nor split as their engine can."""
-    all_of_it = tuple(OnCard(gpu.index, gpu.memory_bytes) for gpu in facts.device.gpus if gpu.memory_bytes)
+    wanted = facts.settings.gpu
+    rooms = for_models(facts.device, budget_bytes=wanted.budget, reserve_bytes=wanted.reserve)
     for model in facts.models:
         footprint = model.footprint
-        if footprint.gpu_bytes and not ways(Capacity(ram_bytes=0, cards=all_of_it), footprint):
-            most_bytes = max((size_bytes for _, size_bytes in all_of_it), default=0)
+        if footprint.gpu_bytes and not ways(Capacity(ram_bytes=0, cards=rooms), footprint):
+            most_bytes = max((size_bytes for _, size_bytes in rooms), default=0)
             yield warning(
                 "model",
                 f"{model.name} needs {format_bytes(footprint.gpu_bytes)} of the memory of cards ({footprint.source}) and can "
-                f"never fit: the largest card has {format_bytes(most_bytes)}",
+                f"never fit: the largest card has {format_bytes(most_bytes)} for models",
                 f"lower context or parallel in {model.folder / 'model.toml'}, or take weights of fewer bits",
             )
 

@@ -14,6 +14,7 @@ def findings(facts: Facts) -> tuple[Finding, ...]:
         *engine.images(facts.engine),
         *jetson.release(facts),
         *gpu.access(facts),
+        *gpu.images(facts),
         *gpu.specifications(facts),
         *gpu.driver(facts),
         *gpu.engines_for(facts),

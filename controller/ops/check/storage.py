@@ -14,7 +14,7 @@ SLOW: Final = {DiskKind.SD_CARD: "an SD card", DiskKind.EMMC: "eMMC", DiskKind.R
 
 def speed(facts: Facts) -> Iterable[Finding]:
     """Judge how fast the disk of the models is: the lanes that its slot gives it, and what was measured."""
-    link, measured = facts.condition.home_link, facts.read_bytes_per_s
+    link, measured = facts.condition.home_link, facts.tried.read_bytes_per_s
     if link is not None and link.width < link.most_width:
         yield warning(
             "NVMe",

@@ -2,6 +2,7 @@
 
 import enum
 from dataclasses import dataclass
+from typing import Final
 
 from controller.config import Settings
 from controller.device import NO_GPU, Device
@@ -101,6 +102,26 @@ class EngineFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Tried:
+    """
+    What a running controller has found out; `None` where it has not, or where none runs.
+
+    Attributes:
+        read_bytes_per_s: how fast the disk of the models reads.
+        gpu_memory_charged: whether a container's limit holds what it takes for the GPU.
+        uses_gpu: whether it gives workers a GPU.
+
+    """
+
+    read_bytes_per_s: float | None = None
+    gpu_memory_charged: bool | None = None
+    uses_gpu: bool | None = None
+
+
+NOT_TRIED: Final = Tried()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """
     Everything that was looked at.
@@ -119,7 +140,7 @@ class Facts:
         folder_problems: pairs of folder and what is wrong with it.
         device: what the box is.
         condition: the state of its operating system.
-        read_bytes_per_s: how fast the controller has found the home's disk to be; `None` if it has not measured, or does not run.
+        tried: what a running controller has found out.
 
     """
 
@@ -136,7 +157,7 @@ class Facts:
     folder_problems: tuple[tuple[str, str], ...]
     device: Device = NO_GPU
     condition: Condition = UNKNOWN
-    read_bytes_per_s: float | None = None
+    tried: Tried = NOT_TRIED
 
 
 def error(subject: str, text: str, fix: str) -> Finding:
