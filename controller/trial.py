@@ -6,20 +6,18 @@ it, and how that ends is the answer. On a card there is nothing to try: its memo
 """
 
 import asyncio
-import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Final
 
 import structlog
 
+from controller.charging import Verdict, judge, parse_stages
 from controller.device import Device
 from controller.drivers.base import Driver, EngineInfo, Job
 from controller.errors import EngineError
 from controller.probes.memory import read_supply
 from controller.probes.system import System
 from controller.spec import JobSpec
-from controller.state import Exit, ExitCause
 from controller.store.findings import Findings
 from controller.units import GIB, MIB
 
@@ -35,76 +33,6 @@ SPARE_BYTES: Final = 3 * GIB
 """With less memory available it is put off: what would end it then might be the box's limit, or end somebody else."""
 PATIENCE_S: Final = 60.0
 POLL_S: Final = 0.25
-_OUT_OF_MEMORY: Final = 2
-"""CUDA's own code for it."""
-
-Stage = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """What follows from a trial: whether the limit covers GPU memory, `None` if it does not show, and why."""
-
-    charged: bool | None
-    why: str
-
-
-def parse_stages(text: str) -> tuple[Stage, ...]:
-    """Read what the program wrote; a line that is cut off, or another's, is left out."""
-    stages = []
-    for line in text.splitlines():
-        try:
-            stage = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(stage, dict) and "stage" in stage:
-            stages.append(stage)
-    return tuple(stages)
-
-
-def judge(stages: Sequence[Stage], ended: Exit, *, limit_bytes: int) -> Verdict:
-    """
-    Say what the end of a trial means.
-
-    Killed for want of memory while it took GPU memory: covered. Beyond the limit and alive: not covered. Refused by the driver:
-    covered if the container was charged for about what it had taken; otherwise something else was short.
-    """
-    last = stages[-1] if stages else {}
-    if ended.cause is ExitCause.OUT_OF_MEMORY:
-        return _killed(stages)
-    match last.get("stage"):
-        case "done":
-            return _survived(int(last.get("taken_bytes", 0)), limit_bytes)
-        case "failed":
-            return _refused(last, _growth(stages))
-    return Verdict(charged=None, why=f"it ended with {ended.cause.value}, status {ended.code}: {ended.detail}".rstrip(": "))
-
-
-def _killed(stages: Sequence[Stage]) -> Verdict:
-    if any(stage["stage"] == "context" for stage in stages):
-        return Verdict(charged=True, why="the kernel ended it at its limit while it took GPU memory")
-    return Verdict(charged=None, why="it was ended before it took anything: CUDA itself did not fit into the limit")
-
-
-def _survived(taken_bytes: int, limit_bytes: int) -> Verdict:
-    if taken_bytes > limit_bytes:
-        return Verdict(charged=False, why="it took more than its limit on the GPU, and nothing happened")
-    return Verdict(charged=None, why="it took less than its limit")
-
-
-def _refused(last: Stage, growth_bytes: int | None) -> Verdict:
-    taken_bytes = int(last.get("taken_bytes", 0))
-    if last.get("code") != _OUT_OF_MEMORY or growth_bytes is None or not taken_bytes:
-        return Verdict(charged=None, why=f"{last.get('call')} failed with {last.get('code')}")
-    if growth_bytes * 2 >= taken_bytes:
-        return Verdict(charged=True, why="the driver refused at the limit, and the container was charged for what it had")
-    return Verdict(charged=None, why="the driver refused, and the container was not charged: the GPU's memory was short")
-
-
-def _growth(stages: Sequence[Stage]) -> int | None:
-    """Return by how much more the container was charged at its last step than before the first."""
-    charged = [int(stage.get("charged_bytes", -1)) for stage in stages if stage["stage"] in {"context", "taken"}]
-    return charged[-1] - charged[0] if charged and min(charged[0], charged[-1]) >= 0 else None
 
 
 async def find_out_charging(

@@ -857,4 +857,10 @@ MUTANTS = (
     Mutant(
         "who comes then is refused", "scheduler", "record.retry_at_s and not self._changes_engine(model):", "record.retry_at_s:"
     ),
+    # whether GPU memory is charged
+    Mutant("CUDA alone is proof", "charging", 'if any(stage["stage"] == "context" for stage in stages):', "if True:"),
+    Mutant("too little is taken", "charging", "if taken_bytes > limit_bytes:", "if taken_bytes >= limit_bytes:"),
+    Mutant("any refusal is a limit", "charging", "if growth_bytes * 2 >= taken_bytes:", "if True:"),
+    Mutant("any failure is a refusal", "charging", 'last.get("code") != _OUT_OF_MEMORY or ', ""),
+    Mutant("no kill is an answer", "charging", "if ended.cause is ExitCause.OUT_OF_MEMORY:", "if False:"),
 )

@@ -28,6 +28,7 @@ TESTS: Final = (
     "charges",
     "cards",
     "placement",
+    "charging",
     "engines",
     "engines_on_gpus",
     "reconcile",
