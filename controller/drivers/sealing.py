@@ -36,7 +36,6 @@ _SCRATCH_BYTES: Final = 64 * MIB
 """Of `/tmp`, and of `/dev/shm`; both are memory and count against the container's limit."""
 _NO_CORE: Final = {"Name": "core", "Soft": 0, "Hard": 0}
 """A core file holds conversations, and the kernel would write it outside of every limit here."""
-_MAY_PIN: Final = {"Name": "memlock", "Soft": -1, "Hard": -1}
 _LOG_BYTES: Final = 1 * MIB
 _LOG_FILES: Final = 2
 _OOM_SCORE_ADJ: Final = 500
@@ -152,17 +151,8 @@ def _sealed(mounts: Sequence[Mount], *, pids_limit: int, oom_score_adj: int) -> 
 
 
 def _opened(devices: Reach, groups: Sequence[int]) -> Body:
-    """
-    Add what is open to this container alone: its devices, and the groups that may open the nodes.
-
-    Who drives a GPU pins memory of its own, and the limit on that is the container's: the kernel counts pinned pages like others.
-    """
-    is_open = bool(devices.nodes or devices.requests or devices.runtime)
-    return {
-        **devices.host_config,
-        "GroupAdd": [str(group) for group in groups if group != GROUP_GID],
-        "Ulimits": [_NO_CORE, _MAY_PIN] if is_open else [_NO_CORE],
-    }
+    """Add what is open to this container alone: its devices, and the groups that may open the nodes."""
+    return {**devices.host_config, "GroupAdd": [str(group) for group in groups if group != GROUP_GID]}
 
 
 def _memory(memory_bytes: int, engine: EngineInfo) -> Body:

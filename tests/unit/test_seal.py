@@ -203,12 +203,11 @@ def test_device_nodes_are_passed_through() -> None:
 
 
 def test_a_gpu_worker_is_sealed_like_the_others() -> None:
-    """Beside the GPU, its groups and the right to pin its own memory, nothing about it differs."""
+    """Beside the GPU and its groups, nothing about it differs."""
     plain, gpu = host_config(worker(), NVIDIA), host_config(worker(devices=("nvidia=all",), groups=(44, GROUP_GID, 104)), NVIDIA)
 
-    assert {key for key in gpu if gpu[key] != plain.get(key)} == {"Runtime", "GroupAdd", "Ulimits"}
+    assert {key for key in gpu if gpu[key] != plain.get(key)} == {"Runtime", "GroupAdd"}
     assert gpu["GroupAdd"] == ["44", "104"]
-    assert gpu["Ulimits"] == [*plain["Ulimits"], {"Name": "memlock", "Soft": -1, "Hard": -1}]
 
 
 @pytest.mark.parametrize(("wanted_bytes", "given_bytes"), [(0, 64 * MIB), (MIB, 64 * MIB), (GIB, GIB)])
@@ -259,6 +258,6 @@ def test_a_build_gets_a_gpu_as_a_worker_does() -> None:
     body, of_worker = job_body(step, owner="box", engine=NVIDIA), host_config(worker(devices=("nvidia=1",), groups=(44,)), NVIDIA)
 
     assert isinstance(body["HostConfig"], dict)
-    same = ("Runtime", "Devices", "DeviceRequests", "GroupAdd", "Ulimits")
+    same = ("Runtime", "Devices", "DeviceRequests", "GroupAdd")
     assert [body["HostConfig"][key] for key in same] == [of_worker[key] for key in same]
     assert body["Env"] == ["NVIDIA_DRIVER_CAPABILITIES=compute,utility", "NVIDIA_VISIBLE_DEVICES=1"]
