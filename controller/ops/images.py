@@ -28,6 +28,7 @@ from controller.units import format_bytes
 
 TEGRA_RELEASE: Final = Path("/etc/nv_tegra_release")
 COMPATIBLE: Final = Path("/proc/device-tree/compatible")
+DRIVER_VERSION: Final = Path("/proc/driver/nvidia/version")
 
 
 def read_files(project: Path, inputs: Iterable[PurePosixPath]) -> dict[str, bytes]:
@@ -248,6 +249,10 @@ def build(
         if dry_run:
             _show(target, builder.bills(names or ()), as_json=json)
             return
+        if target == CPU and DRIVER_VERSION.exists():
+            console.print(
+                "  this box has NVIDIA's driver, and these images do not use it; make images DEVICE=cuda makes some that do"
+            )
         builder.ensure_base()  # the tests make an image of their own on it
         builder.record(builder.ensure(recipe.name for recipe in recipes.find_recipes(names or (), target)))
     except WindlassError as exc:

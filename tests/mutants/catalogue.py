@@ -863,4 +863,16 @@ MUTANTS = (
     Mutant("any refusal is a limit", "charging", "if growth_bytes * 2 >= taken_bytes:", "if True:"),
     Mutant("any failure is a refusal", "charging", 'last.get("code") != _OUT_OF_MEMORY or ', ""),
     Mutant("no kill is an answer", "charging", "if ended.cause is ExitCause.OUT_OF_MEMORY:", "if False:"),
+    # for which box images are made
+    Mutant(
+        "a laptop names its own processors",
+        "ops/targets",
+        'return "aarch64" if target.device in JETPACKS else machine',
+        "return machine",
+    ),
+    Mutant("JetPack 6.1 is 6.2.2", "ops/targets", '"6.1" if (minor, patch) < (4, 3) else "6.2.2"', '"6.2.2"'),
+    Mutant("a release without images is taken", "ops/targets", " if jetpack in JETPACKS[chips[0]] else None", ""),
+    Mutant("the asked release is forgotten", "ops/targets", "jetpack=jetpack or (known[0]", "jetpack=(known[0]"),
+    Mutant("wheels for a newer C library", "ops/targets", "range(self.glibc_minor, OLDEST", "range(self.glibc_minor + 1, OLDEST"),
+    Mutant("a wish for one board is taken for another", "ops/targets", "if jetpack and jetpack not in known:", "if False:"),
 )

@@ -17,6 +17,7 @@ TESTS: Final = (
     "guard",
     "pace",
     "drift",
+    "ops_targets",
     "builds",
     "auto_quantization",
     "engine_choice",
