@@ -6,7 +6,6 @@ import os
 import socket
 import stat
 from collections.abc import Iterator
-from pathlib import Path
 
 import docker
 import pytest
