@@ -1,21 +1,25 @@
 """A whole controller with models whose engine is left to it: what becomes of them when the first choice fails."""
 
 import asyncio
+import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
-from controller.errors import Reason
-from controller.spec import ModelName
+from controller.app import SOCKET_NAME, serve
+from controller.drivers.memory import MemoryDriver
+from controller.errors import EngineError, Reason
+from controller.spec import JobSpec, ModelName
 from controller.state import ExitCause
-from controller.units import MIB
+from controller.units import GIB, MIB
 from controller.wire import Failed
 from tests.checkpoints import gguf, write_checkpoint_folder
 from tests.controller.rig import OWNER
+from tests.controller.test_app import settings
 from tests.controller.test_builds import (
     OLD,
     WITHIN_S,
@@ -31,12 +35,14 @@ from tests.controller.test_builds import (
     state,
     well,
 )
-from tests.controller.wire_client import Client
+from tests.controller.wire_client import Client, connected
+from tests.devices import recorded
 from tests.waiting import until
 
 __all__ = ["smithy"]
 
 AUTO = 'engine = "auto"\n'
+THOR = "agx-thor-jp7.2"
 BUDGET = {"memory": {"budget": 1024 * MIB}}
 NEW_IMAGE = {"engines": {"llama-cpp": {"image": "windlass/llama-cpp:new"}}}
 
@@ -46,6 +52,25 @@ def heard() -> Iterator[list[Any]]:
     """Return what is logged."""
     with capture_logs() as logs:
         yield logs
+
+
+@contextlib.asynccontextmanager
+async def on_thor(folder: Path, jetson: Smithy, **changes: object) -> AsyncIterator[Client]:
+    """Run a controller on a recorded board, with memory for one try of a TensorRT engine's build and not for a larger one."""
+    (folder / "r").mkdir(exist_ok=True)
+    (folder / "r" / SOCKET_NAME).unlink(missing_ok=True)
+    wanted = settings(folder, **{"memory": {"budget": 5 * GIB // 2}, "builds": {"keep_free": 0}, **changes})
+    serving = asyncio.create_task(serve(wanted, MemoryDriver(OWNER, engine=jetson), recorded(THOR).system))
+    try:
+        await until("it listens", lambda: serving.done() or (folder / "r" / SOCKET_NAME).exists())
+        if serving.done():
+            await serving
+        async with connected(folder / "r" / SOCKET_NAME) as client:
+            await until("the greeting", client.catalogs)
+            yield client
+    finally:
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
 
 
 async def runs_by(client: Client, name: str, engine: str) -> dict[str, Any]:
@@ -234,3 +259,69 @@ async def test_when_every_engine_has_failed_the_last_one_stays(folder: Path, smi
         assert isinstance(loaded, Failed)
         assert "transformers" == (await row(client, "m"))["engine"]
     assert 1 == len(events(heard, "engine.failed"))
+
+
+class Jetson(Smithy):
+    """
+    A Thor whose builds end as its owner wants.
+
+    Attributes:
+        hungry: the engines whose builds the kernel ends.
+        images_begun: the image of each step that was begun.
+
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told = recorded(THOR).engine
+        self.hungry: set[str] = set()
+        self.images_begun: list[str] = []
+
+    def begin_job(self, owner: str, spec: JobSpec) -> None:
+        """Begin a job and end it: a trial of the GPU without a word, a build as its engine's builds do."""
+        if not spec.mounts:
+            raise EngineError("the image has no program to try the GPU with")
+        self.deeds = [self.end]
+        self.images_begun.append(spec.image)
+        super().begin_job(owner, spec)
+
+    def end(self, _: Smithy, spec: JobSpec, out: Path) -> None:
+        """End a build."""
+        if any(engine in spec.image for engine in self.hungry):
+            starve(self, spec, out)
+            return
+        (out / "bundle").mkdir(exist_ok=True)
+        (out / "bundle" / "llm.engine").write_bytes(b"an engine")
+        well(self, spec, out)
+
+    def builds_of(self, engine: str) -> int:
+        """Count the steps that were begun in an engine's image."""
+        return sum(engine in image for image in self.images_begun)
+
+
+async def test_a_tensorrt_engine_that_cannot_be_built_leaves_the_model_to_llama_cpp(folder: Path) -> None:
+    """On a board whose first choice is NVIDIA's engine: out of memory once is enough where more could never be given."""
+    jetson = Jetson()
+    jetson.hungry = {"tensorrt-edge-llm"}
+    drop(folder, "m")
+    async with on_thor(folder, jetson) as client:
+        fallen = await runs_by(client, "m", "llama-cpp")
+        await becomes(client, "m", "built")
+        tries = jetson.builds_of("tensorrt-edge-llm")
+        await answers(client, "m", lease="1")
+
+        assert 1 == tries
+        assert "tensorrt-edge-llm could not be built here: build the TensorRT engine" in fallen["engine_choice"]["reason"]
+    async with on_thor(folder, jetson) as client:
+        await client.granted("m", lease="2")
+
+        assert "llama-cpp" == (await row(client, "m"))["engine"]
+        assert tries == jetson.builds_of("tensorrt-edge-llm")
+    jetson.hungry.clear()
+    new = {"engines": {"tensorrt-edge-llm": {"image": "windlass/tensorrt-edge-llm:new"}}}
+    async with on_thor(folder, jetson, **new) as client:
+        risen = await runs_by(client, "m", "tensorrt-edge-llm")
+        await client.granted("m", lease="3")
+
+        assert not risen["engine_choice"]["fell_back"]
+        assert tries < jetson.builds_of("tensorrt-edge-llm")
