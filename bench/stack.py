@@ -13,7 +13,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -109,6 +109,7 @@ def stack(
     listen: str | None = None,
     home: Path | None = None,
     engine_socket: Path | None = None,
+    beside: Sequence[Path] = (),
 ) -> Iterator[Stack]:
     """
     Bring up a stack and take it away again.
@@ -121,6 +122,7 @@ def stack(
         listen: the gateway's address; by default a free port of the loopback.
         home: a folder to be made and taken away again; by default one in the build folder.
         engine_socket: the container engine as the controller sees it; by default the one that everybody uses.
+        beside: further Compose files.
 
     """
     owner = f"windlass-{name}-{os.getpid()}"
@@ -149,7 +151,7 @@ def stack(
     env_file = home / "appliance.env"
     env_file.write_text(places.appliance_variables(place, image_tags(os.environ)), encoding="utf-8")
     yaml = str(PROJECT / "compose" / "appliance.yaml")
-    compose = tuple(places.compose_argv(_compose(), place, env_file=str(env_file), files=[yaml], verb=[]))
+    compose = tuple(places.compose_argv(_compose(), place, env_file=str(env_file), files=[yaml, *map(str, beside)], verb=[]))
     running = Stack(place=place, compose=compose, api=Api(place.url))
     before = signal.signal(signal.SIGTERM, _end)
     try:
