@@ -82,6 +82,9 @@ gateway: images ## table: the gateway beside a bare worker, nginx and LiteLLM's 
 decode: images ## table: tokens a second through the gateway and beside it
 	@$(BENCH)
 
+gpu: images ## table: models on this box's GPU take its memory, give it back, and decode as fast as the engine alone
+	@$(BENCH)
+
 simulate: venv ## table: the scheduler under load on a virtual clock, beside simpler policies
 	@$(PYTHON) -m bench.simulator
 
@@ -100,4 +103,4 @@ venv: .venv/.locked
 engine: venv
 	@images/setup.sh engine
 
-.PHONY: help run down images test test-fast mutants check format lock capacity swap peer trace gateway decode simulate soak bench venv engine
+.PHONY: help run down images test test-fast mutants check format lock capacity swap peer trace gateway decode gpu simulate soak bench venv engine

@@ -171,6 +171,8 @@ def _base_items(base: Base, shown: Shown, *, stays: bool) -> Iterable[Item]:
         return
     name, _, digest = base.pulled.partition("@sha256:")
     yield Item(kind="base", name=name, version=base.system.split()[-1], sha256=digest, size_bytes=base.pulled_bytes, stays=stays)
+    if not base.inputs:
+        return
     listed = next(shown.files[path] for path in base.inputs if path.parent == L4T_PACKAGES and path.suffix != ".sh")
     for line in listed.splitlines():
         match line.split():

@@ -1,8 +1,8 @@
 """
 Make the images that are missing: `python -m controller.ops.images build controller llama-cpp`, for the box that DEVICE names.
 
-What an image is made of and what its tag is, `recipes` decides; here files are read and commands run. Nothing is pulled: the base
-comes from the distribution's packages, the rest from the package index through the host's own pip.
+What an image is made of and what its tag is, `recipes` decides; here files are read and commands run. The base comes from the
+distribution's packages, the rest from the package index through the host's own pip; what is pulled instead has a digest.
 """
 
 import os
@@ -103,6 +103,9 @@ class Builder:
         """Make a base image if it is missing, and return its tag."""
         tag = self.base_tag(base)
         if _exists(tag):
+            return tag
+        if not base.inputs:
+            run_step(f"{base.name}, of many gigabytes", ["docker", "pull", tag], log=self._log(base.name))
             return tag
         if base is DEBIAN:
             script = self._project / base.inputs[0]

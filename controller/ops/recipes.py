@@ -16,7 +16,7 @@ from typing import Final
 from controller.device import Family
 from controller.engines import tensorrt_edge_llm
 from controller.errors import ConfigError
-from controller.ops.targets import CPU, CUDA, DEBIAN, ORIN, ORIN_6, ORIN_6_1, TARGETS, THOR, Base, Target, l4t_base
+from controller.ops.targets import CPU, CUDA, DEBIAN, ORIN, ORIN_6, ORIN_6_1, TARGETS, TENSORRT_LLM, THOR, Base, Target, l4t_base
 
 REPOSITORY: Final = "windlass"
 KEPT_IMAGES: Final = 3
@@ -169,6 +169,7 @@ RECIPES: Final = (
     ),
     _edge_llm(ORIN, Family.ORIN),
     _edge_llm(THOR, Family.THOR),
+    Recipe(name="tensorrt-llm", variant="cuda", targets=(CUDA,), base=TENSORRT_LLM, tools=DEBIAN, trees=(ENTRY,), minutes=30),
 )
 
 
@@ -209,6 +210,8 @@ def base_tag(base: Base, files: Mapping[str, bytes], *, architecture: str) -> st
 
     The plain one's packages are those of the day it was made, and stay; a Jetson's have versions in those files.
     """
+    if not base.inputs:
+        return base.pulled
     parts = [(PurePosixPath(name).name.removesuffix("*"), content) for name, content in files.items()]
     stage = [(name, value.encode()) for name, value in (("stage", base.stage), ("jetpack", base.jetpack)) if value]
     tag = content_hash([*parts, *stage, ("architecture", architecture.encode())])

@@ -67,7 +67,7 @@ class Base:
         pulled_bytes: what that image takes to fetch, for arm64.
         python_version: of the Python in the distribution.
         glibc_minor: of the C library 2.x: wheels made for an older one run, wheels made for a newer one do not.
-        inputs: the files of the project that decide what it holds.
+        inputs: the files of the project that decide what it holds; none, if it is the pulled image itself.
 
     """
 
@@ -97,6 +97,15 @@ DEBIAN: Final = Base(
     inputs=(PurePosixPath("images/base/make.sh"),),
 )
 """Made from Debian's packages: no registry is asked for anything."""
+TENSORRT_LLM: Final = Base(
+    name="tensorrt-llm-release",
+    system="Ubuntu 24.04",
+    pulled="nvcr.io/nvidia/tensorrt-llm/release@sha256:33cd085b772947bd22b7273886539331420404e5d2a4a039945241945ff927b9",
+    python_version="3.12",
+    glibc_minor=39,
+    inputs=(),
+)
+"""NVIDIA's own release 1.2.1, pulled as it is: its wheel is not on the public index."""
 
 L4T_DOCKERFILE: Final = PurePosixPath("l4t-base.Dockerfile")
 L4T_PACKAGES: Final = PurePosixPath("images/l4t-base")
