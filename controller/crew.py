@@ -17,6 +17,7 @@ from controller.drivers.base import Container, Driver
 from controller.duties import kept_up, survived
 from controller.errors import ContainerMissingError, EngineError, EngineUnavailableError, StoreError
 from controller.fleet import Fleet
+from controller.free_pages import FreePages
 from controller.gpu_watch import GpuWatch
 from controller.memory_back import MemoryBack
 from controller.probes import readiness
@@ -27,7 +28,7 @@ from controller.readahead import LoadPlan
 from controller.reconcile import Action, Create, Hold, LetGo, Remove, Start, Stop
 from controller.spec import ModelName, ModelSpec, WorkerSpec
 from controller.starts import Starts
-from controller.state import Exit, ExitCause, RunId
+from controller.state import Exit, ExitCause, RunId, Status
 from controller.store import workdirs
 
 log: Final = structlog.get_logger()
@@ -102,6 +103,7 @@ class Crew:
         read: Callable[[], Supply] = read_supply,
         starts: Starts | None = None,
         gpus: GpuWatch | None = None,
+        free_pages: FreePages | None = None,
     ) -> None:
         """Know whom to ask and whom to tell; `before_stop` saves what is worth it, in a time that it bounds itself."""
         self.engine_away: str | None = None
@@ -112,6 +114,7 @@ class Crew:
         self._owner = owner
         self._clock = clock
         self._gpus = gpus or GpuWatch(driver=driver, clock=clock)
+        self._free_pages = free_pages or FreePages()
         self.memory_back = MemoryBack(read=read, gpus=self._gpus, clock=clock)
         self._count_memory_kills = count_memory_kills
         self._memory_kills = count_memory_kills()
@@ -188,6 +191,7 @@ class Crew:
                 case Start() | Hold():
                     await self._start(model, held=isinstance(action, Hold))
                 case LetGo():
+                    await self._free_pages_for(model)
                     self._owner.start_planned(model, await self._starts.let_go(self.models[model], self.specs[model]))
                 case Stop():
                     await self._stop(model)
@@ -215,8 +219,21 @@ class Crew:
         mapped_bytes = sum(self.models[m].weights_bytes for m in in_memory)
         plan = await self._starts.prepare(spec, self.specs[model], held=held, mapped_bytes=mapped_bytes)
         self._owner.start_planned(model, plan)
+        if not held:
+            await self._free_pages_for(model)
         await self._driver.start(model)
         self._owner.container_started(model)
+
+    async def _free_pages_for(self, model: ModelName) -> None:
+        """Before a load on a GPU that shares the box's memory, have others' weights leave the page cache, if it takes that."""
+        if not self._gpus.device.unified or not self.specs[model].devices:
+            return
+        workers = self._fleet.workers()
+        # Of those that run on the GPU nobody reads the pages any more: they go first.
+        others = sorted(
+            (m for m in workers if m != model and m in self.models), key=lambda m: workers[m].status is Status.STOPPED
+        )
+        await self._free_pages.make(self.models[model].footprint.private_bytes, [self.models[m] for m in others])
 
     async def _stop(self, model: ModelName) -> None:
         """Save what is worth it, kill, and come back when the memory has: the engine's word alone is not enough."""

@@ -23,6 +23,7 @@ from controller.drivers.base import Driver
 from controller.duties import kept_up, survived
 from controller.errors import Reason, RefusedError
 from controller.fleet import Fleet
+from controller.free_pages import FreePages
 from controller.gpu_memory import ReadGpuMemory
 from controller.gpu_watch import GpuWatch
 from controller.guard import Guard
@@ -105,6 +106,7 @@ class Pool:
         floor_bytes: int = 0,
         read_supply: Callable[[], Supply] = read_supply,
         read_gpu_memory: ReadGpuMemory = lambda: None,
+        free_pages: FreePages | None = None,
         read_power: Callable[[], PowerReading] = lambda: QUIET,
         conversations: Conversations | None = None,
     ) -> None:
@@ -127,7 +129,14 @@ class Pool:
         self.pacing = Pacing(read=read_power, clock=clock, changed=self.look_again)
         self.talks = Talks(store=conversations, host=host, clock=clock)
         self._crew = Crew(
-            driver=driver, fleet=self.fleet, owner=self, clock=clock, read=read_supply, before_stop=self._before_stop, gpus=gpus
+            driver=driver,
+            fleet=self.fleet,
+            owner=self,
+            clock=clock,
+            read=read_supply,
+            before_stop=self._before_stop,
+            gpus=gpus,
+            free_pages=free_pages,
         )
         self._rules = rules
         self._specs = WorkerSpecs({}, host)

@@ -7,6 +7,7 @@ The kernel tells only whoever could write to the file or owns it; to others ever
 import ctypes
 import mmap
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -14,6 +15,8 @@ from typing import Final
 SAMPLES: Final = 512
 """Pages looked at in each file, evenly spread: a hundredth of it is seen, and asking takes less than a millisecond."""
 
+_ROOT: Final = Path("/")
+_FREE: Final = re.compile(r"^MemFree:\s+(\d+) kB", re.MULTILINE)
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 _LIBC.mmap.restype = ctypes.c_void_p
 _LIBC.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
@@ -38,6 +41,30 @@ def read_cached_bytes(files: Iterable[Path]) -> tuple[int, int]:
         sizes_bytes += size_bytes
         cached_bytes += share * size_bytes
     return sizes_bytes, int(cached_bytes)
+
+
+def drop_pages(files: Iterable[Path]) -> None:
+    """
+    Let the page cache forget *files*; what cannot be opened stays.
+
+    It takes no right but to read them, unlike to empty the page cache as a whole. Pages that a process has mapped stay, and so do
+    those that are not on the disk yet.
+    """
+    for file in files:
+        try:
+            handle = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            continue
+        try:
+            os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(handle)
+
+
+def read_free_bytes(*, root: Path = _ROOT) -> int:
+    """Return the memory that holds nothing at all, not even pages of files."""
+    found = _FREE.search((root / "proc/meminfo").read_text(encoding="ascii"))
+    return int(found[1]) * 1024 if found else 0
 
 
 def _look(file: Path) -> tuple[int, float]:

@@ -23,6 +23,7 @@ from controller.device import NO_GPU, Device, GpuAccess
 from controller.drivers.faulty import Fault, FaultyDriver, Verb
 from controller.drivers.memory import MemoryDriver, MemoryEngine, _Box
 from controller.engines.base import HOLD_NAME, KV_MOUNT, Site
+from controller.free_pages import FreePages
 from controller.gpu_memory import GpuReading
 from controller.host import Host
 from controller.meter import Meter
@@ -126,6 +127,8 @@ class Machine(MemoryEngine):
         power: what the box says of power and heat.
         gpu_needs: what the worker of a model takes of the GPU when it loads.
         leaks: whose memory of the GPU the driver keeps when they have ended.
+        free_bytes: what of the box's memory holds nothing, not even pages of files.
+        dropped: whose weights were dropped from the page cache, each time it was asked for.
         gpu_blind: the driver of the GPU tells nothing.
 
     """
@@ -140,6 +143,8 @@ class Machine(MemoryEngine):
         self.gpu_needs: dict[str, int] = {}
         self.leaks: set[str] = set()
         self.gpu_blind = False
+        self.free_bytes = 10 * BUDGET_BYTES
+        self.dropped: list[list[str]] = []
         self._leaked: dict[int, dict[int, int]] = {}
         self.manners: dict[str, Manner] = {}
         self.load_s: dict[str, float] = {}
@@ -171,6 +176,10 @@ class Machine(MemoryEngine):
             on_gpu = [box.held_bytes for box in self._boxes.values() if box.shown.running]
             taken_bytes += sum(sum(held.values()) for held in (*on_gpu, *self._leaked.values()))
         return Supply(available_bytes=self.others_leave_bytes - taken_bytes, stalled_s=self.stalled_s)
+
+    def drop(self, files: Iterable[Path]) -> None:
+        """Note whose weights are to leave the page cache."""
+        self.dropped.append([file.parent.name for file in files])
 
     def gpu_memory(self) -> GpuReading | None:
         """Return what the driver of the GPU tells, with what it keeps of those that have ended."""
@@ -433,6 +442,7 @@ async def running(
         floor_bytes=FLOOR_BYTES,
         read_supply=machine.supply,
         read_gpu_memory=machine.gpu_memory,
+        free_pages=FreePages(read_free=lambda: machine.free_bytes, drop=machine.drop),
         read_power=lambda: machine.power,
         conversations=Conversations(database, folder / "k", limits=kept, wall=clock) if kept else None,
     )

@@ -255,3 +255,17 @@ async def test_what_is_there_once_more_on_each_card_is_not_measured_twice(folder
 
         assert found is not None
         assert 28 * GIB == found.gpu_bytes
+
+
+@pytest.mark.parametrize("jetson", ["orin-nano-jp6.2.2"], indirect=True)
+@pytest.mark.parametrize(("free_bytes", "dropped"), [(0, [["a"]]), (GIB, [])])
+async def test_a_load_on_a_jetson_finds_free_pages(
+    folder: Path, jetson: Machine, free_bytes: int, dropped: list[list[str]]
+) -> None:
+    """Others' weights leave the page cache before it begins, its own do not, and with pages enough none do."""
+    jetson.free_bytes = free_bytes
+    async with running(folder, [on_jetson("a", mib=60), on_jetson("b", mib=60)], machine=jetson) as rig:
+        for name in ("a", "b"):
+            await rig.serve(name)
+
+        assert dropped == jetson.dropped
