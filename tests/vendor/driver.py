@@ -221,7 +221,29 @@ def serve(value):
     return {}
 
 
-VERBS = {verb.__name__: verb for verb in (parse, parse_build, check, facts, quantization, hit, slim, serve)}
+def worker(argv):
+    """Be a worker of our image: everything but the native code is what runs on a Jetson."""
+    from experimental.builder import cli as builder
+    from experimental.server import cli
+    from experimental.server.runtime import engine
+
+    from edge import __main__ as image
+
+    def refuse(_):
+        raise SystemExit("the server wanted to build")
+
+    def load(**options):
+        found = engine.load_model(**options)
+        return StandIn(found.model_dir, found.bundle_dir, "/run/worker/log")
+
+    builder.main = refuse
+    engine.LLM._load_runtime = lambda self: None
+    cli.load_model = load
+    image.main(argv)
+    return {}
+
+
+VERBS = {verb.__name__: verb for verb in (parse, parse_build, check, facts, quantization, hit, slim, serve, worker)}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()

@@ -254,7 +254,7 @@ def test_it_takes_nothing_that_we_leave_out(facts: dict[str, Any]) -> None:
     assert all(place.ask("check", bodies))
 
 
-def _engine_file(folder: Path, *, context_tokens: int = 512, parallel: int = 1) -> Path:
+def write_engine_file(folder: Path, *, context_tokens: int = 512, parallel: int = 1) -> Path:
     """Make what a build leaves: the files that its server looks for, in the shape that was asked for."""
     folder.mkdir()
     said = {
@@ -280,7 +280,7 @@ def _ask_hit(tmp_path: Path, *, context_tokens: int = 512, lay_out: bool = True)
         write_checkpoint_folder(tmp_path, "source", config={**CONFIG, "model_type": "qwen2"})
     engine_file = tmp_path / "engine"
     if not engine_file.exists():
-        _engine_file(engine_file)
+        write_engine_file(engine_file)
     argv = list(ENGINE.worker(model(context_tokens=context_tokens, parallel=1), replace(site(), device=ORIN)).argv)
     argv[0] = str(source)
     argv[argv.index("--cache-dir") + 1] = str(tmp_path / "cache")
@@ -290,7 +290,7 @@ def _ask_hit(tmp_path: Path, *, context_tokens: int = 512, lay_out: bool = True)
 
 def test_an_engine_file_is_a_hit_in_its_cache(tmp_path: Path) -> None:
     """Its server finds what was laid out where it looks by itself, wants to build nothing, and changes nothing of ours."""
-    before = sorted((path.name, path.stat().st_mtime_ns) for path in _engine_file(tmp_path / "engine").iterdir())
+    before = sorted((path.name, path.stat().st_mtime_ns) for path in write_engine_file(tmp_path / "engine").iterdir())
     answer = _ask_hit(tmp_path)
     again = _ask_hit(tmp_path)
 
@@ -320,7 +320,7 @@ def test_an_engine_for_another_shape_is_refused_before_anything_is_built(tmp_pat
 
 def test_half_an_engine_file_is_refused(tmp_path: Path) -> None:
     """So is one that lacks its engine."""
-    (_engine_file(tmp_path / "engine") / "llm.engine").unlink()
+    (write_engine_file(tmp_path / "engine") / "llm.engine").unlink()
 
     assert "or part of one" in _ask_hit(tmp_path)["error"]
 
