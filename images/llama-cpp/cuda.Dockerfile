@@ -40,7 +40,7 @@ RUN case "$(uname -m)" in aarch64) baseline=-DGGML_CPU_ARM_ARCH=armv8.2-a+fp16+d
     && cmake -G Ninja -B /build \
         -DCMAKE_BUILD_TYPE=Release \
         -DBUILD_SHARED_LIBS=ON \
-        -DCMAKE_BUILD_RPATH_USE_ORIGIN=ON \
+        -DCMAKE_SKIP_RPATH=ON \
         -DGGML_BACKEND_DL=ON \
         -DGGML_NATIVE=OFF "$baseline" \
         -DGGML_OPENMP=ON \
