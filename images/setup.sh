@@ -49,14 +49,33 @@ make_environment() {
     say "the virtual environment in .venv, about a minute"
     local pip=(.venv/bin/python -m pip install --quiet --disable-pip-version-check)
     {
-        { [ -x .venv/bin/python ] || python3 -m venv .venv; } \
+        { [ -x .venv/bin/python ] || "$(find_python)" -m venv .venv; } \
             && "${pip[@]}" --require-hashes --requirement requirements/dev.lock \
             && "${pip[@]}" --no-deps --no-build-isolation --editable .
     } >"$logs/pip.log" 2>&1 || show_and_fail pip "the virtual environment could not be made"
 }
 
+# Ubuntu 22.04, and so JetPack 6, has an older one under the plain name and a newer one beside it.
+find_python() {
+    local name
+    for name in python3 python3.13 python3.12 python3.11; do
+        if have "$name" && "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+            echo "$name"
+            return
+        fi
+    done
+    return 1
+}
+
 python_packages() {
-    python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
+    local python
+    if python=$(find_python); then
+        "$python" -c 'import ensurepip, venv' 2>/dev/null || echo "$python-venv"
+    elif have python3; then
+        echo python3.11 python3.11-venv
+    else
+        echo python3 python3-venv
+    fi
 }
 
 engine_packages() {
@@ -145,9 +164,6 @@ case "${1:-}" in
 esac
 
 USER=${USER:-$(id -un)}
-have python3 || install_packages python3 python3-venv
-python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "needs Python 3.11 or newer as python3, got $(python3 --version)"
-
 missing=$(python_packages)
 if [ "$1" = engine ]; then
     if have apt-get && ! have docker && [ -z "$(apt-cache madison docker.io 2>/dev/null)" ]; then
@@ -157,6 +173,7 @@ if [ "$1" = engine ]; then
 fi
 # shellcheck disable=SC2086 # a list of package names
 if [ -n "${missing// /}" ]; then install_packages $missing; fi
+find_python >/dev/null || fail "needs Python 3.11 or newer, got $(python3 --version)"
 
 if [ "$1" = python ]; then make_environment; fi
 if [ "$1" = engine ]; then
