@@ -162,7 +162,6 @@ class Pool:
                 self.scheduler = Scheduler(self._rules, self._described, self.workers, self.clock())
                 self._specs.follow(self.workers, self.scheduler.places)
                 await self.lookout.look()
-                await self.pacing.look()
                 self._outdate()
                 self._adopted.set()
                 log.info("pool.adopted", workers=sorted(self.scheduler.desired))

@@ -30,6 +30,7 @@ ZRAM_SERVICE: Final = "nvzramconfig"
 ZRAM_ENABLED: Final = ("systemctl", "is-enabled", ZRAM_SERVICE)
 RAW_TABLE: Final = ("modinfo", "-F", "filename", "iptable_raw")
 TOOLKIT: Final = "nvidia-container-toolkit"
+_CLOCKS: Final = "/sys/class/devfreq"
 _PAGE_BYTES: Final = 4 * KIB
 _LARGE_ORDER: Final = 10
 """Blocks of so many doublings of a page, 4 MiB, are what a Jetson's own tool counts as its largest."""
@@ -88,6 +89,7 @@ class Condition:
         engine_disk: what the container engine keeps its images on.
         engine_root: where that is.
         home_link: how the NVMe disk is connected that holds the models; `None` where there is none, or it does not tell.
+        clocks_held: the GPU's clock is held at its highest, as `jetson_clocks` does; `None` if nobody knows.
         power: power and heat.
 
     """
@@ -105,6 +107,7 @@ class Condition:
     engine_disk: DiskKind = DiskKind.UNKNOWN
     engine_root: str = "/var/lib/docker"
     home_link: Link | None = None
+    clocks_held: bool | None = None
     power: PowerReading = QUIET
 
 
@@ -130,6 +133,7 @@ def read_condition(system: System, *, home: str = "/", cdi_folders: Sequence[str
         engine_disk=disk_kind(system, engine_root),
         engine_root=engine_root,
         home_link=read_link(system, block_behind(system, home)),
+        clocks_held=_clocks_held(system),
         power=read_power(system),
     )
 
@@ -161,6 +165,15 @@ def _large_free_bytes(system: System) -> int | None:
         large = (int(count) << order for order, count in enumerate(counts) if order >= _LARGE_ORDER and count.isdecimal())
         found = (found or 0) + sum(large) * _PAGE_BYTES
     return found
+
+
+def _clocks_held(system: System) -> bool | None:
+    """Tell by the range in which the GPU's clock may move: an integrated GPU is a device of that kind whose name says so."""
+    for name in system.names(_CLOCKS):
+        if name.endswith(".gpu") or name.startswith("gpu-gpc"):
+            least, most = (system.read(f"{_CLOCKS}/{name}/{end}_freq") or "" for end in ("min", "max"))
+            return least.strip() == most.strip() if least.strip() and most.strip() else None
+    return None
 
 
 def _raw_table(system: System) -> bool | None:

@@ -154,6 +154,17 @@ RULES: dict[str, tuple[Facts, list[tuple[str, str, str]]]] = {
     "a mode that caps little": (power(modes=PowerModes(modes=MODES, current=1)), [("note", "power mode", "it caps the GPU")]),
     "the strongest mode": (power(modes=PowerModes(modes=MODES, current=2)), []),
     "a mode that nobody knows": (power(modes=PowerModes(modes=MODES, current=7)), []),
+    "clocks that move in the strongest mode": (
+        condition(clocks_held=False),
+        [("note", "clocks", "the first tokens after a pause come later")],
+    ),
+    "clocks that are held": (condition(clocks_held=True), []),
+    "clocks that move in a weaker mode": (
+        condition(power(modes=PowerModes(modes=MODES, current=1)), clocks_held=False),
+        [("note", "power mode", "it caps the GPU")],
+    ),
+    "an older kind of cgroups": (engine(NANO, cgroup_version=1), [("warning", "cgroups", "nobody has tried")]),
+    "an older kind of cgroups on a computer": (engine(CARD, cgroup_version=1), []),
     "heat": (
         power(spots=(HotSpot(name="tj-thermal", celsius=99.5, limit_celsius=99.0),)),
         [("warning", "heat", "tj-thermal is at 100 degrees C and slows the box down from 99 on")],

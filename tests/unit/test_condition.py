@@ -126,6 +126,24 @@ def test_a_kernel_without_the_table_raw_is_known(code: int, drop_in: str, known:
     assert known is read_condition(system).raw_table
 
 
+@pytest.mark.parametrize(
+    ("name", "least", "most", "held"),
+    [
+        ("17000000.gpu", "306000000", "1020000000", False),
+        ("17000000.gpu", "1020000000", "1020000000", True),
+        ("gpu-gpc-0", "1575000000", "1575000000", True),
+        ("17000000.gpu", "", "1020000000", None),
+        ("some-bus", "1", "2", None),
+    ],
+)
+def test_a_clock_that_cannot_move_is_held(name: str, least: str, most: str, held: bool | None) -> None:
+    """Only the GPU's counts, whatever it is called on the board."""
+    folder = f"/sys/class/devfreq/{name}"
+    system = RecordedSystem(files={f"{folder}/min_freq": f"{least}\n", f"{folder}/max_freq": f"{most}\n"})
+
+    assert held is read_condition(system).clocks_held
+
+
 def test_the_slot_of_the_models_disk_is_read() -> None:
     """A card has none."""
     nvme, card = (read_condition(recorded(name).system).home_link for name in ("orin-nano-jp6.2.2", "orin-nano-jp6.2.1"))

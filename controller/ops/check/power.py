@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from controller.ops.check.values import Facts, Finding, Severity, curable, warning
+from controller.ops.check.values import Facts, Finding, Severity, curable, note, warning
 from controller.ops.remedy import Remedy, Run, Says
 from controller.pace import HEAT_COUNT, Cause, signs
 from controller.power import PowerMode
@@ -23,6 +23,18 @@ def modes(facts: Facts) -> Iterable[Finding]:
         also="(it may ask whether to restart the box at once)\nsudo jetson_clocks   keeps the clocks up until the next start",
         severity=Severity.WARNING if share < 1.0 else Severity.NOTE,
     )
+
+
+def clocks(facts: Facts) -> Iterable[Finding]:
+    """Say that the GPU of a board in its strongest mode slows down between answers, where it does."""
+    known = facts.condition.power.modes
+    strongest = known.strongest
+    if facts.condition.clocks_held is False and strongest is not None and known.current == strongest.number:
+        yield note(
+            "clocks",
+            "the GPU's clock goes down between answers, so the first tokens after a pause come later",
+            "sudo jetson_clocks   keeps it up until the next start, for more heat and power; --restore takes it back",
+        )
 
 
 def heat(facts: Facts) -> Iterable[Finding]:
