@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from controller import __version__, reports
+from controller import __version__, card_reports, reports
 from controller.build_desk import BuildDesk
 from controller.config import Settings
 from controller.device import Device
@@ -133,6 +133,7 @@ class Desk:
             "transitions": [
                 {"model": t.model, "action": t.action, "seconds": round(t.seconds, 2)} for t in self._transitions(now)
             ],
+            "cards": card_reports.card_rows(pool.host.device, pool.budget, pool.scheduler.committed, pool.workers),
             "leases": len(pool.scheduler.leases),
             "conversations": pool.talks.figures(),
         }
@@ -167,15 +168,17 @@ class Desk:
         now = pool.clock()
         resident = self._pool.is_resident(spec.name)
         held = {m: w.held_bytes for m, w in pool.workers.items() if w.held_bytes}
-        return reports.plan_row(
+        choice = pool.scheduler.preview(spec.name, now)
+        row = reports.plan_row(
             spec,
-            pool.scheduler.preview(spec.name, now),
+            choice.plan,
             resident=resident,
             held=held,
             values={m: pool.scheduler.value(m, now) for m in held},
             budget_bytes=pool.budget_bytes,
             load_s=0.0 if resident else pool.scheduler.record(spec.name).load_s,
         )
+        return {**row, "gpus": card_reports.place_rows(choice.charge.cards, pool.budget, pool.workers)}
 
     async def load(self, arguments: Arguments) -> dict[str, Any]:
         """Load a model, and wait for it unless told not to."""

@@ -7,6 +7,7 @@ from pathlib import PurePath
 from typing import Any, Final
 
 from controller import planner
+from controller.card_reports import parts
 from controller.device import Device
 from controller.drift import Drift
 from controller.drivers.base import Usage
@@ -151,6 +152,7 @@ def worker_row(worker: Worker, *, leases: int, usage: Usage | None, now: float) 
         "model": worker.model,
         "status": worker.status.value,
         "memory_bytes": worker.memory_bytes,
+        "gpus": parts(worker.cards),
         "leases": leases,
         "run_s": None if worker.ready_since_s is None else round(now - worker.ready_since_s, 1),
         "anon_bytes": usage.anon_bytes if usage else None,
@@ -202,6 +204,8 @@ def model_row(
         "footprint_source": spec.footprint.source.value,
         "weights_bytes": spec.weights_bytes,
         "private_bytes": spec.footprint.private_bytes,
+        "gpu_bytes": spec.footprint.gpu_bytes,
+        "gpus": parts(worker.cards) if worker and worker.holds else [],
         "measured_private_bytes": measured.anon_bytes or None if measured else None,
         "measured_mapped_bytes": measured.mapped_bytes or None if measured else None,
         "drift": asdict(drift) if drift else None,

@@ -35,7 +35,7 @@ from controller.errors import Reason, RefusedError
 from controller.forecast import Line, bound_s, eta_s
 from controller.pace import FULL, Pace
 from controller.placement import Choice, choose
-from controller.planner import MAX_RESIDENTS, Plan, Refuse, Resident, Start, Wait, plan
+from controller.planner import MAX_RESIDENTS, Refuse, Resident, Start, Wait, plan
 from controller.records import Record
 from controller.replicas import model_of, names
 from controller.residency import RUNNING, Residency
@@ -273,11 +273,11 @@ class Scheduler:
         """Return what a caller of *model* who came now would probably wait."""
         return eta_s(*self._lines(model))
 
-    def preview(self, model: ModelName, now: float) -> Plan:
-        """Say what loading *model* now would do to the others, and do nothing."""
-        if self._residency.workers_of(model):
-            return Start()
-        return self._choose(model, self._drains.residents(model, None, now)).plan
+    def preview(self, model: ModelName, now: float) -> Choice:
+        """Say where *model* lies or would lie, and what loading it now would do to the others, and do nothing."""
+        if here := self._residency.workers_of(model):
+            return Choice(charge=self._residency.charge(here[0]), plan=Start())
+        return self._choose(model, self._drains.residents(model, None, now))
 
     def value(self, model: ModelName, now: float) -> float:
         """Return what keeping a model is worth; the least goes first."""

@@ -4,6 +4,7 @@ What the controller tells of the box, as Prometheus' text: the controller has no
 | name | labels | meaning |
 |---|---|---|
 | `windlass_memory_bytes` | `kind` | `total`, `available`, `floor`, `configured_budget`, `budget`, `committed`, `held` |
+| `windlass_gpu_memory_bytes` | `gpu`, `kind` | each card's `total`, `configured_budget`, `budget`, `committed`, `held`, `free` |
 | `windlass_disk_bytes` | `kind` | the disk that holds the models: `home_total`, `home_free` |
 | `windlass_pressure_some_avg10` | | share of the last ten seconds in which something waited for memory, in percent |
 | `windlass_pressure_full_avg10` | | the same for everything waiting at once |
@@ -44,6 +45,7 @@ class Told:
         """Yield the gauges."""
         memory, disk = _table(self._status, "memory"), _table(self._status, "disk")
         yield _gauge("windlass_memory_bytes", "Memory", ("kind",), _sizes(memory))
+        yield _gauge("windlass_gpu_memory_bytes", "Memory of graphics cards", ("gpu", "kind"), _cards(self._status))
         yield _gauge("windlass_disk_bytes", "Disk", ("kind",), _sizes(disk))
         yield _gauge("windlass_pressure_some_avg10", "Memory pressure", (), [((), memory.get("pressure_some_avg10"))])
         yield _gauge("windlass_pressure_full_avg10", "Total pressure", (), [((), memory.get("pressure_full_avg10"))])
@@ -87,6 +89,10 @@ def _gauge(name: str, text: str, labels: tuple[str, ...], values: Iterable[tuple
 
 def _sizes(table: Mapping[str, object]) -> list[tuple[tuple[str, ...], object]]:
     return [((name.removesuffix("_bytes"),), value) for name, value in table.items() if name.endswith("_bytes")]
+
+
+def _cards(status: Mapping[str, object]) -> list[tuple[tuple[str, ...], object]]:
+    return [((str(row.get("index")), *kind), value) for row in _rows(status, "cards") for kind, value in _sizes(row)]
 
 
 def _named(rows: Iterable[Mapping[str, object]], key: str) -> list[tuple[tuple[str, ...], object]]:

@@ -173,6 +173,48 @@ class DiskStatus(TypedDict):
     measured_at: str | None
 
 
+class CardPart(TypedDict):
+    """What a worker takes of one graphics card's memory."""
+
+    index: int
+    bytes: int
+
+
+class CardWorker(TypedDict):
+    """One worker on a card."""
+
+    model: str
+    bytes: int
+
+
+class CardStatus(TypedDict):
+    """
+    Memory of one graphics card; a GPU that shares the box's memory is none.
+
+    `budget_bytes` is what models may take now: `configured_budget_bytes`, less what other programs and builds hold of it.
+    `committed_bytes` is promised of it, `held_bytes` is charged to workers that run, stopping ones included.
+    """
+
+    index: int
+    name: str
+    total_bytes: int
+    configured_budget_bytes: int
+    budget_bytes: int
+    committed_bytes: int
+    held_bytes: int
+    free_bytes: int
+    workers: list[CardWorker]
+
+
+class CardPlace(TypedDict):
+    """A card that a model lies on or would lie on, and what is free there now."""
+
+    index: int
+    bytes: int
+    budget_bytes: int
+    free_bytes: int
+
+
 class ExitStatus(TypedDict):
     """How a container's last run ended: an `ExitCause`, the status, and what else is known."""
 
@@ -187,6 +229,7 @@ class WorkerStatus(TypedDict):
     model: str
     status: Literal["stopped", "starting", "ready", "stopping"]
     memory_bytes: int
+    gpus: list[CardPart]
     leases: int
     run_s: float | None
     anon_bytes: int | None
@@ -229,6 +272,7 @@ class Status(TypedDict):
     pace: PaceStatus
     device: DeviceStatus
     disk: DiskStatus
+    cards: list[CardStatus]
     workers: list[WorkerStatus]
     queue: list[WaiterStatus]
     transitions: list[Transition]
@@ -311,6 +355,8 @@ class ModelRow(TypedDict):
     footprint_source: Literal["override", "measured", "estimate"]
     weights_bytes: int
     private_bytes: int
+    gpu_bytes: int
+    gpus: list[CardPart]
     measured_private_bytes: int | None
     measured_mapped_bytes: int | None
     drift: DriftStatus | None
@@ -367,6 +413,7 @@ class Plan(TypedDict):
     load_s: float
     engine: str
     engine_choice: ChoiceRow | None
+    gpus: list[CardPlace]
 
 
 class Logs(TypedDict):

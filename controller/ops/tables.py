@@ -11,6 +11,7 @@ from controller.ops import building
 from controller.ops.check.values import Finding, Severity
 from controller.ops.shapes import (
     BuildRow,
+    CardStatus,
     Changed,
     DeviceStatus,
     DiskStatus,
@@ -176,6 +177,7 @@ def status_lines(status: Status) -> list[str]:
         *(f"  {escape(reason)}" for reason in status["reasons"]),
         f"memory   {format_bytes(memory['committed_bytes'])} of a budget of {format_bytes(memory['budget_bytes'])} committed; "
         f"{format_bytes(memory['available_bytes'])} of {format_bytes(memory['total_bytes'])} available; pressure {pressure}",
+        *(_card(card) for card in status["cards"]),
         *_device(status["device"]),
         f"disk     {format_bytes(disk['home_free_bytes'])} of {format_bytes(disk['home_total_bytes'])} free{_speed(disk)}",
         *([f"heat     {escape(hottest['name'])} {hottest['celsius']:.0f} degrees C"] if hottest else []),
@@ -185,6 +187,15 @@ def status_lines(status: Status) -> list[str]:
         f"queue    {_queue(status['queue'])}",
         *(f"         {escape(line)}" for line in _transitions(status)),
     ]
+
+
+def _card(card: CardStatus) -> str:
+    """Say how full a card is, and who lies there."""
+    here = ", ".join(f"{escape(worker['model'])} {format_bytes(worker['bytes'])}" for worker in card["workers"])
+    return (
+        f"gpu {card['index']:<4} {format_bytes(card['committed_bytes'])} of a budget of "
+        f"{format_bytes(card['budget_bytes'])} committed; {here or 'no worker'}"
+    )
 
 
 def _device(device: DeviceStatus) -> list[str]:
@@ -229,6 +240,11 @@ def plan_lines(plan: Plan) -> list[str]:
         headline,
         f"needs    {format_bytes(plan['footprint_bytes'])} ({escape(plan['footprint_source'])})",
         f"budget   {format_bytes(plan['budget_bytes'])}, of which {format_bytes(plan['free_bytes'])} free",
+        *(
+            f"gpu {one['index']:<4} {format_bytes(one['bytes'])} of {format_bytes(one['budget_bytes'])}, of which "
+            f"{format_bytes(one['free_bytes'])} free"
+            for one in plan["gpus"]
+        ),
         *(f"evicts   {escape(one['model'])} ({format_bytes(one['bytes'])}): {escape(one['why'])}" for one in plan["evict"]),
         *([] if plan["resident"] else [f"load     about {format_seconds(plan['load_s'])}"]),
         f"because  {escape(plan['reason'])}",

@@ -248,6 +248,7 @@ async def test_the_metrics_count_answers_and_tokens(near: World) -> None:
         "state": "degraded",
         "memory": {"budget_bytes": 5, "pressure_some_avg10": None},
         "thermal": {"zones": [{"name": 'the "hot" one', "celsius": 51.5}]},
+        "cards": [{"index": 1, "name": "RTX", "budget_bytes": 9, "workers": []}],
         "workers": [{"model": "mini", "status": "ready", "memory_bytes": 7, "leases": 2}],
         "queue": [{"waiting_s": 1.5}, {"waiting_s": 0.5}],
     }
@@ -260,6 +261,7 @@ async def test_the_metrics_count_answers_and_tokens(near: World) -> None:
     assert 'windlass_gateway_tokens_total{kind="completion",model="mini"} 4.0' in text
     assert "windlass_gateway_controller_up 1.0" in text
     assert 'windlass_memory_bytes{kind="budget"} 5.0' in text
+    assert 'windlass_gpu_memory_bytes{gpu="1",kind="budget"} 9.0' in text
     assert 'windlass_celsius{zone="the \\"hot\\" one"} 51.5' in text
     assert 'windlass_worker_memory_bytes{model="mini",status="ready"} 7.0' in text
     assert "windlass_queue_length 2.0" in text

@@ -102,11 +102,25 @@ STATUS = {
         "read_bytes_per_s": 1610612736,
         "measured_at": "2026-09-01T10:00:00+00:00",
     },
+    "cards": [
+        {
+            "index": 0,
+            "name": "RTX",
+            "total_bytes": 8 * 2**30,
+            "configured_budget_bytes": 7 * 2**30,
+            "budget_bytes": 7 * 2**30,
+            "committed_bytes": 3 * 2**30,
+            "held_bytes": 3 * 2**30,
+            "free_bytes": 4 * 2**30,
+            "workers": [{"model": "mini[x]", "bytes": 3 * 2**30}],
+        }
+    ],
     "workers": [
         {
             "model": "zero",
             "status": "stopped",
             "memory_bytes": 2**30,
+            "gpus": [],
             "leases": 0,
             "run_s": None,
             "anon_bytes": None,
@@ -117,6 +131,7 @@ STATUS = {
             "model": "mini[x]",
             "status": "ready",
             "memory_bytes": 2**30,
+            "gpus": [],
             "leases": 2,
             "run_s": 65.0,
             "anon_bytes": 3 * 2**20,
@@ -147,6 +162,7 @@ IDLE = STATUS | {
     "pace": {"factor": 1.0, "throttled": False, "reasons": [], "mode": None, "strongest_mode": None},
     "device": {**STATUS["device"], "board": "", "gpus": []},  # type: ignore[dict-item]
     "disk": {**STATUS["disk"], "link": None, "read_bytes_per_s": None, "measured_at": None},  # type: ignore[dict-item]
+    "cards": [],
     "workers": [],
     "queue": [],
     "transitions": [],
@@ -165,6 +181,7 @@ PLAN = {
     "load_s": 4.2,
     "engine": "llama-cpp",
     "engine_choice": None,
+    "gpus": [{"index": 1, "bytes": 2**31, "budget_bytes": 6 * 2**30, "free_bytes": 2**30}],
 }
 
 
@@ -322,6 +339,7 @@ def test_status_says_how_the_box_is(gateway: Gateway, run: Run) -> None:
         "windlass 1.2.3, degraded, up 2 h 10 min",
         "broken keeps failing",
         "memory 1 GiB of a budget of 7 GiB committed; 3 GiB of 8 GiB available; pressure 1.5 %",
+        "gpu 0 3 GiB of a budget of 7 GiB committed; mini[x] 3 GiB",
         "box NVIDIA Jetson Orin Nano, JetPack 7.2 (L4T 39.2.0), CUDA 13.2",
         "gpu Orin (SM 87), by runtime; its memory counts against a container's limit",
         "disk 40 GiB of 100 GiB free, 2 of 4 lanes at 8.0 GT/s PCIe, reads 1.5 GiB/s (measured 2026-09-01)",
@@ -387,6 +405,7 @@ def test_plan_says_what_would_happen(gateway: Gateway, run: Run) -> None:
         "large: it starts at once",
         "needs 3 GiB (estimate)",
         "budget 7 GiB, of which 1 GiB free",
+        "gpu 1 2 GiB of 6 GiB, of which 1 GiB free",
         "evicts mini (1 GiB): nobody asked for it in 10 min",
         "load about 4.2 s",
         "because it fits once the idle models named are gone",

@@ -60,16 +60,16 @@ def test_a_load_can_be_asked_about_before_it_is_asked_for() -> None:
     """The preview says what would go, and nothing goes."""
     world = box(model_spec("a"), model_spec("b"), model_spec("c", size=3), budget_bytes=2)
     load(world, A)
-    assert world.scheduler.preview(A, world.now) == Start()
-    assert world.scheduler.preview(B, world.now) == Start()
+    assert world.scheduler.preview(A, world.now).plan == Start()
+    assert world.scheduler.preview(B, world.now).plan == Start()
     load(world, B)
-    assert world.scheduler.preview(C, world.now) == Refuse(1)
+    assert world.scheduler.preview(C, world.now).plan == Refuse(1)
     world.register([*(model_spec(n) for n in "abd"), model_spec("c", size=2)])
-    assert world.scheduler.preview(D, world.now) == Start((A,))
+    assert world.scheduler.preview(D, world.now).plan == Start((A,))
     hold(world, A)
     world.must_ask("b")
 
-    assert world.scheduler.preview(D, world.now) == Wait((A,)) or world.scheduler.preview(D, world.now) == Wait((B,))
+    assert world.scheduler.preview(D, world.now).plan == Wait((A,)) or world.scheduler.preview(D, world.now).plan == Wait((B,))
     assert world.scheduler.desired == {A, B}
 
 
