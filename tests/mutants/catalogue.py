@@ -875,4 +875,46 @@ MUTANTS = (
     Mutant("the asked release is forgotten", "ops/targets", "jetpack=jetpack or (known[0]", "jetpack=(known[0]"),
     Mutant("wheels for a newer C library", "ops/targets", "range(self.glibc_minor, OLDEST", "range(self.glibc_minor + 1, OLDEST"),
     Mutant("a wish for one board is taken for another", "ops/targets", "if jetpack and jetpack not in known:", "if False:"),
+    # what lies on cards, and how a container gets at them
+    Mutant(
+        "less on cards is believed at once",
+        "footprint",
+        "if seen_bytes < estimate.gpu_bytes and measured.longest_tokens < TRUSTED_SHARE * context_tokens:",
+        "if False:",
+    ),
+    Mutant(
+        "a card that was full gets no more the next time",
+        "footprint",
+        "int(measured.gpu_out_of_memory_bytes * AFTER_OUT_OF_MEMORY)",
+        "measured.gpu_out_of_memory_bytes",
+    ),
+    Mutant(
+        "what nobody saw on cards is nothing",
+        "footprint",
+        "max(seen_bytes or estimate.gpu_bytes, int(measured.gpu_out",
+        "max(seen_bytes, int(measured.gpu_out",
+    ),
+    Mutant(
+        "the default runtime gives GPUs to everybody",
+        "drivers/gpus",
+        'return {_VISIBLE: "void"} if RUNTIME in engine.runtimes else {}',
+        "return {}",
+    ),
+    Mutant(
+        "a runtime that is not there is asked",
+        "drivers/gpus",
+        "raise EngineError(_NO_WAY.format(device=device))",
+        'by_runtime += ids.split(",")',
+    ),
+    Mutant(
+        "a name that nobody knows is asked for",
+        "drivers/gpus",
+        "if engine.cdi_devices and name not in engine.cdi_devices:",
+        "if False:",
+    ),
+    Mutant("only the last name is asked for", "drivers/gpus", "by_name.append(device)", "by_name = [device]"),
+    Mutant("nobody may open the nodes", "drivers/sealing", "[str(group) for group in groups if group != GROUP_GID]", "[]"),
+    Mutant("the whole log counts", "complaints", ".splitlines()[-LINES:]", ".splitlines()"),
+    Mutant("any error of the driver is want of memory", "complaints", 'error 12\\b"', 'error"'),
+    Mutant("the processes of one container only count once", "gpu_memory", "total.update(", "total = Counter("),
 )
