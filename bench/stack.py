@@ -23,6 +23,7 @@ from controller.errors import WindlassError
 from controller.ops import place as places
 from controller.ops.client import Api
 from controller.ops.images import read_tags
+from controller.ops.local import write_host_file
 
 PROJECT: Final = Path(__file__).resolve().parents[1]
 BUILD: Final = PROJECT / "build"
@@ -149,9 +150,13 @@ def stack(
     }
     place = places.choose_place(load_settings(environ), environ, config_exists=True)
     env_file = home / "appliance.env"
-    env_file.write_text(places.appliance_variables(place, image_tags(os.environ)), encoding="utf-8")
-    yaml = str(PROJECT / "compose" / "appliance.yaml")
-    compose = tuple(places.compose_argv(_compose(), place, env_file=str(env_file), files=[yaml, *map(str, beside)], verb=[]))
+    tags = image_tags(os.environ)
+    env_file.write_text(places.appliance_variables(place, tags), encoding="utf-8")
+    of_host = home / "host.yaml"
+    if write_host_file(of_host, place, use_gpu=tags.get("WINDLASS_USE_GPU") != "false"):
+        beside = (of_host, *beside)
+    files = [str(file) for file in (PROJECT / "compose" / "appliance.yaml", *beside)]
+    compose = tuple(places.compose_argv(_compose(), place, env_file=str(env_file), files=files, verb=[]))
     running = Stack(place=place, compose=compose, api=Api(place.url))
     before = signal.signal(signal.SIGTERM, _end)
     try:

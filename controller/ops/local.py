@@ -13,6 +13,8 @@ import socket
 import subprocess
 import tomllib
 from collections.abc import Sequence, Set
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from time import monotonic, sleep
 from typing import Annotated, Any, Final
@@ -21,9 +23,10 @@ from urllib.parse import urlsplit
 import typer
 
 from controller.config import DEFAULT_PATH, load_settings
+from controller.device import GpuAccess
 from controller.drivers.base import EngineInfo
 from controller.drivers.docker import DockerDriver
-from controller.errors import WindlassError
+from controller.errors import EngineError, WindlassError
 from controller.ops import host_files
 from controller.ops import place as places
 from controller.ops.client import Api
@@ -65,8 +68,9 @@ def up(file: Extra = None) -> None:
     target = find_target(PROJECT, os.environ)
     images = Builder(PROJECT, environ=os.environ, target=target)
     images.record(images.ensure(_needed(Path(place.home) / "models", set(recipes_for(target)))))
-    ENV_FILE.write_text(places.appliance_variables(place, read_tags(BUILD / "images.env")), encoding="utf-8")
-    _write_host_file(place)
+    tags = read_tags(BUILD / "images.env")
+    ENV_FILE.write_text(places.appliance_variables(place, tags), encoding="utf-8")
+    write_host_file(HOST_FILE, place, use_gpu=tags.get("WINDLASS_USE_GPU") != "false")
     _check_port(place)
     argv = _compose(place, ["up", "--detach", "--remove-orphans"], extra=file)
     run_step("controller and gateway", argv, log=BUILD / "logs" / "up.log")
@@ -128,23 +132,35 @@ def _needed(models: Path, there: Set[str]) -> tuple[str, ...]:
     return places.needed_images(folders, manifests)
 
 
-def _write_host_file(place: Place) -> None:
-    """Write down what the controller must see of this host: files of a Jetson, the management library of cards."""
+def write_host_file(file: Path, place: Place, *, use_gpu: bool) -> bool:
+    """
+    Write down what the controller must see of this host: files of a Jetson, the management library of cards.
+
+    Returns:
+        Whether there is anything; else there is no such file.
+
+    """
     system = LocalSystem((Path("/"),))
-    device = read_device(system, asyncio.run(_ask_engine(place)))
+    with closing(asyncio.new_event_loop()) as loop:  # not asyncio.run: that forgets the loop of whoever called us
+        engine = loop.run_until_complete(_ask_engine(place))
+    device = read_device(system, engine)
     content = host_files.host_compose(
-        device, is_jetson=read_jetson(system) is not None, exists=lambda path: Path(path).exists()
-    )  # fmt: skip
-    if content is None:
-        HOST_FILE.unlink(missing_ok=True)
-    else:
-        HOST_FILE.write_text(host_files.write(content), encoding="utf-8")
+        device if use_gpu else replace(device, access=GpuAccess.NONE),
+        is_jetson=read_jetson(system) is not None,
+        exists=lambda path: Path(path).exists(),
+    )
+    file.unlink(missing_ok=True)
+    if content is not None:
+        file.write_text(host_files.write(content), encoding="utf-8")
+    return content is not None
 
 
-async def _ask_engine(place: Place) -> EngineInfo:
+async def _ask_engine(place: Place) -> EngineInfo | None:
     driver = DockerDriver(place.owner, url=f"unix://{place.engine_socket}")
     try:
         return await driver.info()
+    except EngineError:  # whoever needs it next says so
+        return None
     finally:
         await driver.close()
 
