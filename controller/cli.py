@@ -129,7 +129,10 @@ def check(config: Config = None, *, as_json: AsJson = False) -> None:
     findings = judge(facts)
     failed = any(finding.severity is Severity.ERROR for finding in findings)
     if as_json:
-        _print_json({"ok": not failed, "findings": [finding.as_json() for finding in findings]})
+        from controller import reports  # noqa: PLC0415
+
+        device = reports.device_row(facts.device)
+        _print_json({"ok": not failed, "device": device, "findings": [finding.as_json() for finding in findings]})
     else:
         from controller.ops import tables  # noqa: PLC0415
 

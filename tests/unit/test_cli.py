@@ -797,6 +797,8 @@ def test_check_lists_findings_and_fails_on_errors(run: Run, monkeypatch: pytest.
     assert "    sudo systemctl start docker" in out
     assert "error: listen: wanted an address" in out
     assert not body["ok"]
+    assert out.startswith("box      ")
+    assert body["device"]["architecture"]
     assert {"engine", "listen"} <= {finding["subject"] for finding in body["findings"]}
 
 
