@@ -149,9 +149,11 @@ class Builder:
         return {name: tag for name, tag in tags.items() if _exists(tag)}
 
     def record(self, tags: Mapping[str, str]) -> Path:
-        """Write the tags where Compose and the tests read them, and for which box they are."""
+        """Write the tags where Compose and the tests read them, and remember for which box they are where a person said so."""
         self._build.mkdir(exist_ok=True)
-        (self._build / "device").write_text(f"{self._target}\n", encoding="utf-8")
+        # What a Jetson says of itself is asked again: its next release needs other images.
+        if read_wish(self._environ):
+            (self._build / "device").write_text(f"{self._target}\n", encoding="utf-8")
         file = self._build / "images.env"
         file.write_text(recipes.image_variables(tags, base=self.base, target=self._target), encoding="utf-8")
         return file

@@ -6,7 +6,7 @@ import pytest
 
 from controller.errors import ConfigError
 from controller.ops import targets
-from controller.ops.images import find_target
+from controller.ops.images import Builder, find_target
 from controller.ops.recipes import RECIPES, recipes_for, variant
 from controller.ops.targets import CPU, CUDA, DEBIAN, JETSONS, ORIN, ORIN_6, ORIN_6_1, TARGETS, THOR, l4t_base
 
@@ -94,6 +94,20 @@ def test_a_wish_counts_more_than_memory_and_memory_more_than_the_box(tmp_path: P
     monkeypatch.setattr("controller.ops.images.TEGRA_RELEASE", tmp_path / "none")
     (tmp_path / "build" / "device").unlink()
     assert find_target(tmp_path, {}) == CPU
+
+
+def test_only_what_a_person_said_is_remembered(tmp_path: Path) -> None:
+    """A Jetson that gets another release is asked anew; who chose another device need not say so again."""
+    make = tmp_path / "images" / "base" / "make.sh"
+    make.parent.mkdir(parents=True)
+    make.write_text("")
+    Builder(tmp_path, environ={}, target=ORIN).record({})
+
+    assert not (tmp_path / "build" / "device").exists()
+
+    Builder(tmp_path, environ={"DEVICE": "orin", "JETPACK": "6.1"}, target=ORIN_6_1).record({})
+
+    assert ORIN_6_1 == find_target(tmp_path, {})
 
 
 @pytest.mark.parametrize("target", TARGETS)
