@@ -2,7 +2,8 @@
 
 import bisect
 import itertools
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -39,6 +40,7 @@ class Callers:
     def __init__(self) -> None:
         """Start with nobody."""
         self._queues: dict[ModelName, list[Waiter]] = {}
+        self._promised: dict[ModelName, Counter[int]] = {}
         self._where: dict[LeaseId, ModelName] = {}
         self._due_s: dict[LeaseId, float] = {}
         self._tickets = itertools.count(1)
@@ -58,6 +60,7 @@ class Callers:
     def add(self, waiter: Waiter) -> None:
         """Let one wait; its ticket is younger than all others."""
         self._queues.setdefault(waiter.model, []).append(waiter)
+        self._promised.setdefault(waiter.model, Counter())[waiter.places] += 1
         self._where[waiter.lease] = waiter.model
         self._due_s[waiter.lease] = waiter.since_s
 
@@ -67,10 +70,13 @@ class Callers:
         if model is None:
             return False
         del self._due_s[lease]
-        queue = self._queues[model]
-        queue[:] = [w for w in queue if w.lease != lease]
+        queue, promised = self._queues[model], self._promised[model]
+        gone = queue.pop(next(place for place, w in enumerate(queue) if w.lease == lease))
+        promised[gone.places] -= 1
+        if not promised[gone.places]:
+            del promised[gone.places]
         if not queue:
-            del self._queues[model]
+            del self._queues[model], self._promised[model]
         return True
 
     def models(self) -> tuple[ModelName, ...]:
@@ -86,9 +92,9 @@ class Callers:
         queue = self._queues.get(model)
         return queue[0].sequence if queue else None
 
-    def promised(self, model: ModelName) -> Sequence[int]:
-        """Return the places at once that the bounds of those who wait for *model* count on."""
-        return [waiter.places for waiter in self._queues.get(model, ())]
+    def promised(self, model: ModelName) -> Collection[int]:
+        """Return the places at once that the bounds of those who wait for *model* count on, each figure once."""
+        return self._promised.get(model, {}).keys()
 
     def count_before(self, model: ModelName, sequence: int | None) -> int:
         """Count who waits for *model* and came before *sequence*; without one, count all."""

@@ -316,8 +316,7 @@ class Desk:
         if verdict.level is not Level.CALM:
             kept.append(verdict.reason)
         kept += self._pool.memory_stuck
-        if self._pool.pacing.pace.throttled:
-            kept += self._pool.pacing.pace.reasons
+        kept += self._pool.pacing.pace.alarms
         return [*folders, *kept, *self._builds.complaints, *reports.disk_complaints(readings.disk, self._settings.home)]
 
     def _rests(self, model: ModelName, now: float) -> bool:

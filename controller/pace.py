@@ -58,14 +58,24 @@ class Pace:
 
     Attributes:
         factor: the share of full speed, 1 at most.
-        reasons: why it is not 1, a sentence each.
-        throttled: something else than a decision of somebody's slows it down.
+        decisions: why it is not 1 as far as somebody has decided on that, a sentence each.
+        alarms: why it is not 1 for all else.
 
     """
 
     factor: float = 1.0
-    reasons: tuple[str, ...] = ()
-    throttled: bool = False
+    decisions: tuple[str, ...] = ()
+    alarms: tuple[str, ...] = ()
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why it is not 1."""
+        return (*self.decisions, *self.alarms)
+
+    @property
+    def throttled(self) -> bool:
+        """Whether something else than a decision of somebody's slows it down."""
+        return bool(self.alarms)
 
     def places(self, parallel: int) -> int:
         """Return how many callers a worker serves at once that could serve *parallel* of them; never nobody."""
@@ -96,10 +106,10 @@ class Pacer:
         if passing:
             self._texts = tuple(sign.text for sign in passing)
         factor = self._level * min((sign.factor for sign in lasting), default=1.0)
-        reasons = [sign.text for sign in lasting]
+        alarms: tuple[str, ...] = ()
         if self._level < 1.0:
-            reasons += self._texts if passing else [f"it cools down; before, {text}" for text in self._texts]
-        return Pace(factor=max(factor, SLOWEST), reasons=tuple(reasons), throttled=self._level < 1.0)
+            alarms = self._texts if passing else tuple(f"it cools down; before, {text}" for text in self._texts)
+        return Pace(factor=max(factor, SLOWEST), decisions=tuple(sign.text for sign in lasting), alarms=alarms)
 
     def _settle(self, target: float, now: float) -> None:
         if target < self._level:

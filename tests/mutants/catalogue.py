@@ -262,6 +262,7 @@ MUTANTS = (
     ),
     Mutant("a request on a hot box counts as a long one", "scheduler", "serve(served_s * self._pace.factor)", "serve(served_s)"),
     Mutant("a hot box is expected to be as quick", "scheduler", "record.service_s / self._pace.factor", "record.service_s"),
+    Mutant("a promise outlives who was promised", "callers", "promised[gone.places] -= 1", "promised[gone.places] -= 0"),
     # power
     Mutant(
         "the mode with the highest number is the strongest", "power", "key=lambda mode: mode.rank", "key=lambda mode: mode.number"

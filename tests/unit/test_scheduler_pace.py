@@ -64,6 +64,14 @@ def test_who_came_before_is_served_as_promised() -> None:
     assert set(promised) <= set(world.held)
     assert (4, True) == (len(world.held), late in world.waiting)
 
+    for lease in list(world.held)[:3]:
+        world.leave(lease, served=True)
+    world.turn()
+    assert (1, True) == (len(world.held), late in world.waiting)
+    world.leave(*world.held, served=True)
+    world.turn()
+    assert [late] == list(world.held)
+
 
 def test_the_crowd_comes_back_when_the_box_has_cooled() -> None:
     """The next turn serves as many as before."""
