@@ -18,8 +18,8 @@ RUN set -- /wheels/*.whl; if [ -e "$1" ]; then \
         && mv nvidia/cu* /usr/local/cuda && chmod -R a+rX /usr/local/cuda && chmod a+x /usr/local/cuda/bin/* /usr/local/cuda/nvvm/bin/* \
         && rm -rf /tmp/unpacked && ln -s lib /usr/local/cuda/lib64 && cd /usr/local/cuda/lib \
         && for library in cudart cublas cublasLt; do ln -s lib$library.so.* lib$library.so; done; \
-    fi; \
-    /usr/local/cuda/bin/nvcc --version
+    fi \
+    && /usr/local/cuda/bin/nvcc --version
 
 COPY llama_cpp_python.tar.gz /src/
 WORKDIR /src
