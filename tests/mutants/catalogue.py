@@ -232,8 +232,8 @@ MUTANTS = (
     Mutant(
         "who hangs up goes on waiting",
         "callers",
-        "        queue[:] = [w for w in queue if w.lease != lease]\n",
-        "        queue[:] = queue[1:]\n",
+        "queue.pop(next(place for place, w in enumerate(queue) if w.lease == lease))",
+        "queue.pop(0)",
     ),
     # scheduler
     Mutant(
