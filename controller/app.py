@@ -183,7 +183,7 @@ async def serve(settings: Settings, driver: Driver, system: System = HERE, *, lo
             await pool.adopted()
             tasks.create_task(forge.run())
             tasks.create_task(identity.watch())
-            tasks.create_task(survived(yardstick.run(lambda: _weights(pool), idle=lambda: _is_idle(pool))))
+            tasks.create_task(survived(yardstick.run(lambda: _weights(pool), idle=lambda: _is_idle(pool, forge))))
             tasks.create_task(kept_up(partial(stock.keep_looking, watcher.poke)))
             async with server.listening(Path(settings.run) / SOCKET_NAME):
                 async for catalog in catalogs:
@@ -240,8 +240,8 @@ def _weights(pool: Pool) -> Iterable[Path]:
     return (Path(spec.folder) / spec.weights for spec in pool.models.values())
 
 
-def _is_idle(pool: Pool) -> bool:
-    return not (pool.scheduler.leases or pool.scheduler.queue() or pool.fleet.acting)
+def _is_idle(pool: Pool, forge: Forge) -> bool:
+    return not (pool.scheduler.leases or pool.scheduler.queue() or pool.fleet.acting or forge.is_busy)
 
 
 def _rules(settings: Settings, cards: Cards) -> Rules:

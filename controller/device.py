@@ -119,13 +119,14 @@ class Device:
         What measurements and engine files hold for.
 
         `cpu` without a GPU. With one: SM, module or card, and the versions of L4T or driver, and of TensorRT, since a TensorRT
-        engine runs with exactly these.
+        engine runs with exactly these. Of unlike cards all are named, as a model may lie on any of them; of like ones, one.
         """
         if not self.has_gpu:
             return "cpu"
-        what = self.module or self.gpus[0].name.replace(" ", "-").lower()
+        sms = "+".join(dict.fromkeys(gpu.sm for gpu in self.gpus))
+        what = self.module or "+".join(dict.fromkeys(gpu.name.replace(" ", "-").lower() for gpu in self.gpus))
         system = f"l4t{self.l4t}" if self.l4t else f"driver{self.driver}"
-        return "_".join((f"sm{self.sm}", what, system, f"trt{self.tensorrt or 'none'}"))
+        return "_".join((f"sm{sms}", what, system, f"trt{self.tensorrt or 'none'}"))
 
     def requests(self, indices: Sequence[int] = ()) -> tuple[str, ...]:
         """

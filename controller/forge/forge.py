@@ -370,6 +370,11 @@ class Forge:
         return [order for order in self._orders.values() if order.served is None]
 
     @property
+    def is_busy(self) -> bool:
+        """Whether something is built or compared now."""
+        return any(ticket.state in UNDER_WAY for ticket in self._tickets.values())
+
+    @property
     def complaints(self) -> list[str]:
         """Say which builds have failed for good."""
         failed = [t for t in self._tickets.values() if t.state is State.FAILED]

@@ -918,4 +918,18 @@ MUTANTS = (
     Mutant("the whole log counts", "complaints", ".splitlines()[-LINES:]", ".splitlines()"),
     Mutant("any error of the driver is want of memory", "complaints", 'error 12\\b"', 'error"'),
     Mutant("the processes of one container only count once", "gpu_memory", "total.update(", "total = Counter("),
+    # what a box is
+    Mutant("no way is a way", "device", "bool(self.gpus) and self.access is not GpuAccess.NONE", "bool(self.gpus)"),
+    Mutant(
+        "a part of a Jetson's GPU",
+        "device",
+        'chosen = "all" if self.unified or not indices else ""',
+        'chosen = "" if indices else "all"',
+    ),
+    Mutant("all cards are given", "device", 'chosen = "all" if self.unified or not indices else ""', 'chosen = "all"'),
+    Mutant("a measurement holds on every board", "device", 'what = self.module or "+"', 'what = "+"'),
+    Mutant("a measurement holds for every release", "device", 'f"l4t{self.l4t}" if self.l4t', '"l4t" if self.l4t'),
+    Mutant("any TensorRT runs an engine", "device", "{self.tensorrt or 'none'}", "{'some'}"),
+    Mutant("one card speaks for all", "device", "dict.fromkeys(gpu.sm for gpu in self.gpus)", "dict.fromkeys([self.sm])"),
+    Mutant("a card's memory is the box's", "device", "all(gpu.memory_bytes == 0 for gpu in self.gpus)", "True"),
 )

@@ -30,6 +30,7 @@ TESTS: Final = (
     "cards",
     "placement",
     "charging",
+    "device",
     "footprint",
     "seal",
     "complaints",
