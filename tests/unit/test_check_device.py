@@ -169,6 +169,15 @@ RULES: dict[str, tuple[Facts, list[tuple[str, str, str]]]] = {
         power(spots=(HotSpot(name="tj-thermal", celsius=99.5, limit_celsius=99.0),)),
         [("warning", "heat", "tj-thermal is at 100 degrees C and slows the box down from 99 on")],
     ),
+    "nearly too hot": (
+        power(spots=(HotSpot(name="tj-thermal", celsius=91.0), HotSpot(name="cpu-thermal", celsius=60.0))),
+        [("warning", "heat", "tj-thermal is at 91 degrees C: a board that stays above 90 is about to be slowed down")],
+    ),
+    "warm": (power(spots=(HotSpot(name="tj-thermal", celsius=89.0),)), []),
+    "a processor that may be hotter": (
+        condition(CARD, power=PowerReading(spots=(HotSpot(name="x86_pkg_temp", celsius=95.0),))),
+        [],
+    ),
     "a card that is slowed down": (
         power(cards=(Card(index=0, share=0.5, hot=True),)),
         [("warning", "heat", "GPU 0 is slowed down")],

@@ -1,11 +1,15 @@
 """Power modes and heat."""
 
 from collections.abc import Iterable
+from typing import Final
 
 from controller.ops.check.values import Facts, Finding, Severity, curable, note, warning
 from controller.ops.remedy import Remedy, Run, Says
 from controller.pace import HEAT_COUNT, Cause, signs
 from controller.power import PowerMode
+
+NEARLY_HOT_CELSIUS: Final = 90.0
+MORE_AIR: Final = "give it more air, and look at the fan; `windlass status` says when it is over"
 
 
 def modes(facts: Facts) -> Iterable[Finding]:
@@ -40,9 +44,17 @@ def clocks(facts: Facts) -> Iterable[Finding]:
 def heat(facts: Facts) -> Iterable[Finding]:
     """Judge what slows the box down at this moment, and what its supply has done since it was started."""
     reading = facts.condition.power
-    for sign in signs(reading, reading, elapsed_s=0.0):
-        if sign.cause is Cause.HEAT:
-            yield warning("heat", sign.text, "give it more air, and look at the fan; `windlass status` says when it is over")
+    hot = [sign for sign in signs(reading, reading, elapsed_s=0.0) if sign.cause is Cause.HEAT]
+    for sign in hot:
+        yield warning("heat", sign.text, MORE_AIR)
+    hottest = max(reading.spots, key=lambda spot: spot.celsius, default=None)
+    if facts.device.is_jetson and not hot and hottest is not None and hottest.celsius >= NEARLY_HOT_CELSIUS:
+        yield warning(
+            "heat",
+            f"{hottest.name} is at {hottest.celsius:.0f} degrees C: a board that stays above {NEARLY_HOT_CELSIUS:.0f} is about "
+            "to be slowed down",
+            MORE_AIR,
+        )
     for name, count in reading.counts.items():
         if count and HEAT_COUNT not in name:
             yield warning(
