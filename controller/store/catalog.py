@@ -126,7 +126,6 @@ class Scanner:
         self.folder = Path(settings.home) / "models"
         self._ledger = ledger
         self._shelf = shelf
-        self._budget_bytes = budget_bytes
         self._reader = Reader(settings=settings, device=device, budget_bytes=budget_bytes)
         self._judge = Judge(
             reader=self._reader,
@@ -268,8 +267,7 @@ class Scanner:
         older = self._shelf.find_older(plan.key) if self._shelf and not plan.recipe.one_image else None
         if older is not None:
             return replace(order, served=self._built_spec(name, found, older))
-        limit_bytes = min(found.manifest.memory or self._budget_bytes, self._budget_bytes)
-        if plan.servable and found.estimate.total_bytes <= limit_bytes:
+        if plan.servable and self._reader.could_hold(found.estimate, found.manifest):
             return replace(order, served=self._spec(name, found))
         return order
 

@@ -60,6 +60,7 @@ class Terms:
         images: the image of each engine, by tag.
         device: what is built for.
         limit_bytes: the memory that the model may need, for `auto`.
+        gpu_limit_bytes: what it may need of one card beside that; 0 on a box without cards.
         estimate: the memory that a model with such a header needs.
         context_tokens: prompt and answer together, for one caller.
         options: the engine's options for this model.
@@ -70,6 +71,7 @@ class Terms:
     device: str
     limit_bytes: int
     estimate: Callable[[WeightsHeader], Footprint]
+    gpu_limit_bytes: int = 0
     context_tokens: int = 0
     options: Options = field(default_factory=dict)
 
@@ -163,18 +165,21 @@ def _choose(manifest: Manifest, engine: Engine, header: WeightsHeader, *, servab
     if wanted == "auto" or (wanted is None and not servable and engine.name == _LLAMA_CPP):
         if engine.name != _LLAMA_CPP:
             return Choice(quantization=None, reason=f"auto: {engine.name} serves weights as they are stored")
-        return best_fit(
-            header,
-            needed_bytes=lambda one: terms.estimate(one).total_bytes,
-            limit_bytes=terms.limit_bytes,
-            as_it_is=servable,
-        )
+        needed_bytes, limit_bytes = _room(header, terms)
+        return best_fit(header, needed_bytes=needed_bytes, limit_bytes=limit_bytes, as_it_is=servable)
     if wanted is None:
         reason = f"{engine.name} serves what is built on this device" if engine.only_built else "the adapter is merged"
         return Choice(quantization=None, reason=reason)
     if servable and not adapted and _is_stored_so(header, wanted):
         return Choice(quantization=None, reason=f"{FILE_NAME} says {wanted}, and the weights are stored so")
     return Choice(quantization=wanted, reason=f"{FILE_NAME} says {wanted}")
+
+
+def _room(header: WeightsHeader, terms: Terms) -> tuple[Callable[[WeightsHeader], int], int]:
+    """Return what `auto` counts, and how much of it there may be: of a card where one holds the weights, else of the memory."""
+    if terms.gpu_limit_bytes and terms.estimate(header).gpu_bytes:
+        return lambda one: terms.estimate(one).gpu_bytes, terms.gpu_limit_bytes
+    return lambda one: terms.estimate(one).total_bytes, terms.limit_bytes
 
 
 def _is_stored_so(header: WeightsHeader, wanted: Quantization) -> bool:

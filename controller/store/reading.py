@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Final
 
 from controller import engines
+from controller.cards import could_hold, for_models
+from controller.charges import Capacity, Cards
 from controller.config import Settings
 from controller.device import Device
 from controller.engines.base import Engine, Options, WeightsHeader
@@ -124,6 +126,15 @@ class Reader:
             header, context_tokens=context_tokens, parallel=manifest.parallel, options=options, device=self.device
         )
 
+    def could_hold(self, footprint: Footprint, manifest: Manifest) -> bool:
+        """Say whether a model could ever be in memory here, on cards as well."""
+        ram_bytes = min(manifest.memory or self.budget_bytes, self.budget_bytes)
+        return could_hold(Capacity(ram_bytes=ram_bytes, cards=self._cards), footprint)
+
+    @property
+    def _cards(self) -> Cards:
+        return for_models(self.device, budget_bytes=self.settings.gpu.budget, reserve_bytes=self.settings.gpu.reserve)
+
     def ledger_key(self, found: Found) -> LedgerKey:
         """Return what a measurement of it holds for."""
         return LedgerKey(
@@ -141,6 +152,7 @@ class Reader:
             images={name: self.settings.engine(name).image for name in engines.ENGINES},
             device=self.device.fingerprint,
             limit_bytes=manifest.memory or self.budget_bytes,
+            gpu_limit_bytes=manifest.gpu_memory or max((room.size_bytes for room in self._cards), default=0),
             estimate=lambda header: self.estimate(engine, manifest, context_tokens, header),
             context_tokens=context_tokens,
             options=self._options(engine, manifest),

@@ -780,6 +780,23 @@ MUTANTS = (
     Mutant("it fills the disk again and again", "forge/tickets", "int((self.done_bytes - self.total_bytes) * MORE_DISK)", "0"),
     Mutant("the adopted one is left lying", "forge/tickets", "        not ticket.adopted,\n", ""),
     Mutant("nobody is waited for", "forge/tickets", "        not ticket.asked,\n", ""),
+    # TensorRT-LLM on cards
+    Mutant("old cards will do", "engines/tensorrt_llm", "int(gpu.sm) < LEAST_SM]", "int(gpu.sm) < 0]"),
+    Mutant("any driver will do", "engines/tensorrt_llm", "_version(device.cuda) < LEAST_CUDA", "False"),
+    Mutant("the server takes the whole card", "engines/tensorrt_llm", '"max_tokens": kv_tokens(', '"most_tokens": kv_tokens('),
+    Mutant("heads are divided", "engines/tensorrt_llm", " and header.kv_heads % cards == 0", ""),
+    Mutant(
+        "one card is enough for every model",
+        "engines/tensorrt_llm",
+        '"--tp_size", str(max(1, len(model.cards)))',
+        '"--tp_size", "1"',
+    ),
+    Mutant(
+        "it is called after its mount",
+        "engines/tensorrt_llm",
+        "    served = SERVED / model.served_name\n",
+        "    served = SERVED\n",
+    ),
     # llama.cpp on GPUs
     Mutant(
         "a GPU that is not there is nobody's error",

@@ -40,6 +40,7 @@ TESTS: Final = (
     "edge_llm",
     "router",
     "gateway_fields",
+    "tensorrt_llm",
     "reconcile",
     "forecast",
     "whole_loop_machine",
@@ -83,7 +84,8 @@ def survives(mutant: Mutant | None) -> bool:
 def _copy(place: Path) -> None:
     """Copy what the tests of the core need, and nothing that needs an engine."""
     shutil.copytree(ROOT / "controller", place / "controller", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(ROOT / "tests/devices", place / "tests/devices", ignore=shutil.ignore_patterns("__pycache__"))
+    for folder in ("tests/devices", "tests/vendor"):
+        shutil.copytree(ROOT / folder, place / folder, ignore=shutil.ignore_patterns("__pycache__"))
     _copy_file(place, Path("tests/__init__.py"))
     for path in [*(ROOT / "tests/core").glob("*.py"), *(ROOT / path for path in _tests())]:
         _copy_file(place, path.relative_to(ROOT))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from controller.config import EngineSettings, Settings
-from controller.device import NO_GPU
+from controller.device import NO_GPU, Device, Family, Gpu, GpuAccess
 from controller.engines.builds import Quantization
 from controller.errors import ModelError
 from controller.store.catalog import NO_LIMIT_BYTES, Catalog, Scanner
@@ -33,7 +33,7 @@ class Shelf:
         self.files = EngineFiles(home / "engines", open_database(home / "state.db"))
         self.image = "windlass/llama-cpp:1"
         self.budget_bytes = NO_LIMIT_BYTES
-        self.device = NO_GPU
+        self.device: Device = NO_GPU
 
     def scanner(self) -> Scanner:
         """Return a new scanner."""
@@ -266,6 +266,41 @@ def test_auto_chooses_by_the_memory_of_the_manifest(shelf: Shelf) -> None:
     fits: Any = shelf.scan()
 
     assert () == fits.orders
+
+
+def _with_card(shelf: Shelf, room_bytes: int) -> None:
+    """Give the box one card with so much room for models, and memory without end."""
+    gpu = Gpu(index=0, name="card", sm="89", memory_bytes=room_bytes + 512 * MIB)
+    shelf.device = Device(family=Family.DISCRETE, access=GpuAccess.RUNTIME, gpus=(gpu,), driver="580.1", cuda="13.0")
+
+
+def test_auto_chooses_by_the_memory_of_the_card(shelf: Shelf) -> None:
+    """Where a card holds the weights, its memory decides, however much the box has; what does not fit is not served."""
+    write_gguf_folder(shelf.models, "m", LARGE, manifest='quantization = "auto"\n')
+    _with_card(shelf, 8 * GIB)
+    (whole,) = shelf.scan().models
+    _with_card(shelf, whole.footprint.gpu_bytes)
+    exact = shelf.scan()
+    _with_card(shelf, whole.footprint.gpu_bytes - 1)
+    order = shelf.only()
+
+    assert () == exact.orders
+    assert 512 * MIB < order.spec.footprint.gpu_bytes < whole.footprint.gpu_bytes
+    assert "auto: " in order.reason
+    assert order.served is None
+
+
+def test_auto_chooses_by_what_the_manifest_allows_of_a_card(shelf: Shelf) -> None:
+    """`gpu_memory` of the manifest is the limit, not the card; and where nothing fits, it is said."""
+    folder = write_gguf_folder(shelf.models, "m", LARGE, manifest='quantization = "auto"\n')
+    _with_card(shelf, 8 * GIB)
+    (whole,) = shelf.scan().models
+    for gpu_memory, orders in ((whole.footprint.gpu_bytes, 0), (whole.footprint.gpu_bytes - 1, 1)):
+        (folder / "model.toml").write_text(f'quantization = "auto"\ngpu_memory = {gpu_memory}\n')
+        assert orders == len(shelf.scan().orders)
+    (folder / "model.toml").write_text('quantization = "auto"\ngpu_memory = "100MiB"\n')
+
+    assert "auto found none that fits into 100 MiB" in shelf.problem()
 
 
 EDGE = 'engine = "tensorrt-edge-llm"\ncontext = 512\n'
