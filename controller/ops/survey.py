@@ -42,7 +42,8 @@ def survey(environ: Mapping[str, str], *, config: Path | None) -> Facts:
     system, address = LocalSystem(), environ.get("DOCKER_HOST") or f"unix://{_ENGINE_SOCKET}"
     engine = _engine(settings, address)
     device = read_device(system, engine.info)
-    models, folder_problems, engine_problems = _models(settings, device)
+    used = device if settings.use_gpu else replace(device, access=GpuAccess.NONE)
+    models, folder_problems, engine_problems = _models(settings, used)
     return Facts(
         config_problems=(*problems, *engine_problems),
         settings=settings,
