@@ -157,6 +157,7 @@ def worker_row(worker: Worker, *, leases: int, usage: Usage | None, now: float) 
         "run_s": None if worker.ready_since_s is None else round(now - worker.ready_since_s, 1),
         "anon_bytes": usage.anon_bytes if usage else None,
         "file_bytes": usage.file_bytes if usage else None,
+        "gpu_bytes": None if usage is None or usage.gpu_unseen else usage.unified_bytes + usage.gpu_bytes,
         "exit": None
         if worker.exit is None
         else {"cause": worker.exit.cause.value, "code": worker.exit.code, "detail": worker.exit.detail},

@@ -224,7 +224,11 @@ class ExitStatus(TypedDict):
 
 
 class WorkerStatus(TypedDict):
-    """One container. `exit` is null while it runs and when it never ran."""
+    """
+    One container. `exit` is null while it runs and when it never ran.
+
+    `gpu_bytes` is what it holds on GPUs, which on a Jetson is the box's memory; null where nobody can tell.
+    """
 
     model: str
     status: Literal["stopped", "starting", "ready", "stopping"]
@@ -234,6 +238,7 @@ class WorkerStatus(TypedDict):
     run_s: float | None
     anon_bytes: int | None
     file_bytes: int | None
+    gpu_bytes: int | None
     exit: ExitStatus | None
 
 

@@ -70,7 +70,7 @@ def colored(word: str) -> str:
 
 def workers_table(workers: Sequence[WorkerStatus]) -> Table:
     """Show the containers: `windlass ps`."""
-    table = _table("model", "status", ">budget", ">private", ">files", ">leases", ">up", "last exit")
+    table = _table("model", "status", ">budget", ">private", ">files", ">on GPU", ">leases", ">up", "last exit")
     for worker in sorted(workers, key=lambda one: (one["status"] == "stopped", one["model"])):
         table.add_row(
             escape(worker["model"]),
@@ -78,6 +78,7 @@ def workers_table(workers: Sequence[WorkerStatus]) -> Table:
             format_bytes(worker["memory_bytes"]),
             _bytes(worker["anon_bytes"]),
             _bytes(worker["file_bytes"]),
+            _bytes(worker["gpu_bytes"]),
             str(worker["leases"]),
             _seconds(worker["run_s"]),
             _exit(worker["exit"]),

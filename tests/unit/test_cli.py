@@ -125,6 +125,7 @@ STATUS = {
             "run_s": None,
             "anon_bytes": None,
             "file_bytes": None,
+            "gpu_bytes": None,
             "exit": {"cause": "out_of_memory", "code": 137, "detail": ""},
         },
         {
@@ -136,6 +137,7 @@ STATUS = {
             "run_s": 65.0,
             "anon_bytes": 3 * 2**20,
             "file_bytes": 2**20,
+            "gpu_bytes": 2**29,
             "exit": None,
         },
     ],
@@ -296,9 +298,9 @@ def test_ps_shows_workers_and_the_queue(gateway: Gateway, run: Run) -> None:
 
     assert run("ps")[0] == 0
     assert squeezed(run("ps")[1]) == [
-        "model status budget private files leases up last exit",
-        "mini[x] ready 1 GiB 3 MiB 1 MiB 2 1 min 05 s -",
-        "zero stopped 1 GiB - - 0 - out of memory (137)",
+        "model status budget private files on GPU leases up last exit",
+        "mini[x] ready 1 GiB 3 MiB 1 MiB 512 MiB 2 1 min 05 s -",
+        "zero stopped 1 GiB - - - 0 - out of memory (137)",
         "",
         "place model waiting likely in at most priority request",
         "1 zero 1.0 s 2.0 s 21.0 s batch g1-7",
@@ -309,7 +311,7 @@ def test_ps_shows_no_queue_when_nobody_waits(gateway: Gateway, run: Run) -> None
     """An empty table says nothing."""
     gateway.answers["GET /status"] = (200, IDLE)
 
-    assert squeezed(run("ps")[1]) == ["model status budget private files leases up last exit"]
+    assert squeezed(run("ps")[1]) == ["model status budget private files on GPU leases up last exit"]
 
 
 def test_models_shows_every_model_and_what_is_wrong(gateway: Gateway, run: Run) -> None:
