@@ -151,7 +151,14 @@ RULES: dict[str, tuple[Facts, list[tuple[str, str, str]]]] = {
             )
         ],
     ),
-    "a mode that caps little": (power(modes=PowerModes(modes=MODES, current=1)), [("note", "power mode", "it caps the GPU")]),
+    "a mode that caps little": (
+        power(modes=PowerModes(modes=MODES, current=1)),
+        [("note", "power mode", "it caps the GPU at 900 MHz")],
+    ),
+    "a mode that caps nothing that counts": (
+        power(modes=PowerModes(modes=(PowerMode(number=0, name="40W"), PowerMode(number=2, name="MAXN_SUPER")), current=0)),
+        [("note", "power mode", "it caps the processors, if anything")],
+    ),
     "the strongest mode": (power(modes=PowerModes(modes=MODES, current=2)), []),
     "a mode that nobody knows": (power(modes=PowerModes(modes=MODES, current=7)), []),
     "clocks that move in the strongest mode": (
@@ -161,7 +168,7 @@ RULES: dict[str, tuple[Facts, list[tuple[str, str, str]]]] = {
     "clocks that are held": (condition(clocks_held=True), []),
     "clocks that move in a weaker mode": (
         condition(power(modes=PowerModes(modes=MODES, current=1)), clocks_held=False),
-        [("note", "power mode", "it caps the GPU")],
+        [("note", "power mode", "it caps the GPU at 900 MHz")],
     ),
     "an older kind of cgroups": (engine(NANO, cgroup_version=1), [("warning", "cgroups", "nobody has tried")]),
     "an older kind of cgroups on a computer": (engine(CARD, cgroup_version=1), []),

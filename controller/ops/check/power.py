@@ -1,5 +1,6 @@
 """Power modes and heat."""
 
+import math
 from collections.abc import Iterable
 from typing import Final
 
@@ -19,10 +20,10 @@ def modes(facts: Facts) -> Iterable[Finding]:
     if now is None or strongest is None or now.number == strongest.number:
         return
     share = known.share
-    cost = f"memory or GPU runs at {share:.0%} of its clock, and so do models" if share < 1.0 else "it caps the GPU"
     yield curable(
         "power mode",
-        f"the mode is {now.name} (nvpmodel -m {now.number}), and {strongest.name} is the strongest of this board: {cost}",
+        f"the mode is {now.name} (nvpmodel -m {now.number}), and {strongest.name} is the strongest of this board: "
+        f"{_cost(now, share)}",
         _mode(strongest, now),
         also="(it may ask whether to restart the box at once)\nsudo jetson_clocks   keeps the clocks up until the next start",
         severity=Severity.WARNING if share < 1.0 else Severity.NOTE,
@@ -59,9 +60,17 @@ def heat(facts: Facts) -> Iterable[Finding]:
         if count and HEAT_COUNT not in name:
             yield warning(
                 "supply",
-                f"since it was started, the box was slowed down {count} times by {name}",
+                f"since it was started, the box was slowed down {count} time{'s' if count > 1 else ''} by {name}",
                 "use the supply that came with the board, and nothing else on its USB ports; or choose a mode that draws less",
             )
+
+
+def _cost(mode: PowerMode, share: float) -> str:
+    if share < 1.0:
+        return f"memory or GPU runs at {share:.0%} of its clock, and so do models"
+    if math.isfinite(mode.gpu_hz):
+        return f"it caps the GPU at {mode.gpu_hz / 1e6:.0f} MHz"
+    return "it caps the processors, if anything"
 
 
 def _mode(wanted: PowerMode, now: PowerMode) -> Remedy:
