@@ -37,9 +37,9 @@ def python() -> Path:
         if not folder.exists():
             arriving = folder.with_suffix(".arriving")
             shutil.rmtree(arriving, ignore_errors=True)
-            _run(sys.executable, "-m", "venv", str(arriving))
+            run(sys.executable, "-m", "venv", str(arriving))
             pip = (str(arriving / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-            _run(*pip, "--only-binary=:all:", *wheels.locked(str(LOCK)))
+            run(*pip, "--only-binary=:all:", *wheels.locked(str(LOCK)))
             for payloads in arriving.glob("lib/python3*/site-packages/tensorrt_edgellm/_native/payloads"):
                 shutil.rmtree(payloads)
             arriving.rename(folder)
@@ -56,7 +56,7 @@ def wheel_for_jetson() -> Path:
         if not (found := list(folder.glob(f"*{_version()}*.whl"))):
             base = l4t_base("7.2", "runtime")
             wanted = wheels.locked(str(listed))
-            _run(
+            run(
                 *wheels.wheels_argv(
                     (sys.executable, "-m", "pip"), wanted, destination=str(folder), base=base, architecture="aarch64"
                 )
@@ -110,6 +110,7 @@ def _alone() -> Iterator[None]:
         yield
 
 
-def _run(*argv: str) -> None:
+def run(*argv: str) -> None:
+    """Run a command that must do well."""
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{' '.join(argv)}:\n{done.stdout}{done.stderr}"

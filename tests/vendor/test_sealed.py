@@ -40,8 +40,8 @@ async def driver(owner: str) -> AsyncIterator[DockerDriver]:
     await here.close()
 
 
-def described(place: Place, tag: str, *, context_tokens: int = 512) -> WorkerSpec:
-    """Describe the worker as the engine does, on an image with our entry programs and the package mounted into it."""
+def on_image(place: Place, tag: str, *, context_tokens: int = 512) -> WorkerSpec:
+    """Describe the worker as the engine does, of a checkpoint and an engine file for 512 tokens; without the GPU's devices."""
     place.spec(NAME)  # makes the run and the KV directory
     source = write_checkpoint_folder(place.root, "source", config={**CONFIG, "model_type": "qwen2"})
     engine_file = write_engine_file(place.root / "engine")
@@ -61,21 +61,25 @@ def described(place: Place, tag: str, *, context_tokens: int = 512) -> WorkerSpe
     )
     run_root, kv_root = (PurePosixPath(place.root / name) for name in ("workers", "kv"))
     worker = ENGINE.worker(spec, Site(image=tag, run_root=run_root, kv_root=kv_root, threads=1, device=ORIN))
+    mounts = (replace(one, source=PurePosixPath(release)) if one.target == RELEASE_FILE else one for one in worker.mounts)
+    return replace(worker, mounts=tuple(mounts), devices=NO_GPU.requests(), groups=())
+
+
+def described(place: Place, tag: str, *, context_tokens: int = 512) -> WorkerSpec:
+    """Describe the same on an image with our entry programs alone, and the package mounted into it."""
+    worker = on_image(place, tag, context_tokens=context_tokens)
     (packages,) = (vendor.python().parents[1] / "lib").glob("python3*/site-packages")
     beside = {
         packages: "/vendor/packages",
         vendor.OURS: "/vendor/ours",
         vendor.DRIVER.parent: "/vendor/driver",
     }
-    mounts = [replace(one, source=PurePosixPath(release)) if one.target == RELEASE_FILE else one for one in worker.mounts]
-    mounts += [Mount(source=PurePosixPath(there), target=PurePosixPath(here), read_only=True) for there, here in beside.items()]
+    mounts = [Mount(source=PurePosixPath(there), target=PurePosixPath(here), read_only=True) for there, here in beside.items()]
     return replace(
         worker,
         argv=("/vendor/driver/driver.py", "worker", json.dumps(worker.argv)),
         env={**worker.env, "PYTHONPATH": "/vendor/packages:/vendor/ours"},
-        mounts=tuple(mounts),
-        devices=NO_GPU.requests(),
-        groups=(),
+        mounts=(*worker.mounts, *mounts),
     )
 
 
