@@ -323,8 +323,9 @@ class Forge:
         return self._orders.get(model)
 
     def cancel(self, model: ModelName) -> bool:
-        """Stop the builds of a model until somebody asks for them; false if there are none."""
-        found = [t for t in self._tickets.values() if t.order.model == model and t.state not in (State.BUILT, State.CANCELLED)]
+        """Stop the builds of a model until somebody asks for them; false if there are none: a file that is compared is there."""
+        over = (State.BUILT, State.CANCELLED, State.VERIFYING)
+        found = [t for t in self._tickets.values() if t.order.model == model and t.state not in over]
         for ticket in found:
             ticket.stop = True
             if ticket.state not in UNDER_WAY:

@@ -136,7 +136,9 @@ class Ticket:
         self.retry_at_s = now + BACKOFF_S * 2 ** (self.failures - 1)
 
     def left_s(self, now: float) -> float:
-        """Estimate how long it will still take."""
+        """Estimate how long it will still take; what rests may rest for long."""
+        if self.state in (State.FAILED, State.CANCELLED):
+            return LONGEST_RETRY_S
         ran_s = now - self.since_s
         left_bytes = self.total_bytes * (1 - self.share)
         speed = self.done_bytes / ran_s if self.state in UNDER_WAY and ran_s > 1 and self.done_bytes else ASSUMED_BYTES_PER_S

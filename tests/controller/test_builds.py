@@ -4,6 +4,7 @@
 import asyncio
 import contextlib
 import os
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from controller.engines.builds import OUT_MOUNT
 from controller.errors import EngineError, EngineUnavailableError, Reason
 from controller.spec import JobSpec
 from controller.state import ExitCause
+from controller.store import digests
 from controller.units import MIB
 from controller.wire import Failed
 from tests.checkpoints import gguf, write_checkpoint_folder, write_gguf_folder
@@ -300,6 +302,35 @@ async def test_a_build_can_be_stopped(folder: Path, smithy: Smithy) -> None:
         await becomes(client, "m", "built")
 
         assert ("cancelled", "cancelled") == (stopped["state"], still)
+
+
+async def test_a_comparison_is_no_build_that_could_be_stopped(
+    folder: Path, smithy: Smithy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who asks for that is told so, and the file is served when its hash is found right."""
+    drop(folder, "m")
+    async with controller(folder, smithy) as client:
+        await becomes(client, "m", "built")
+    ((build, _),) = smithy.begun
+    os.utime(folder / "engines" / build / "model.gguf", OLD)
+    may_go_on = threading.Event()
+
+    def sha256_slowly(path: Path) -> str:
+        may_go_on.wait(WITHIN_S)
+        return sha256_of(path)
+
+    sha256_of = digests.sha256
+    monkeypatch.setattr(digests, "sha256", sha256_slowly)
+    async with controller(folder, smithy) as client:
+        await becomes(client, "m", "verifying")
+        answer = await client.call("builds.cancel", model="m")
+        may_go_on.set()
+        await becomes(client, "m", "built")
+        await client.granted("m", lease="1")
+
+    assert isinstance(answer, Failed)
+    assert Reason.CONFLICT is answer.reason
+    assert 1 == len(smithy.begun)
 
 
 async def test_a_spoilt_file_is_built_anew(folder: Path, smithy: Smithy) -> None:

@@ -171,6 +171,12 @@ def test_what_is_left_follows_from_the_speed() -> None:
     assert (huge.left_s(0.0), ticket(mib=1).left_s(0.0)) == (LONGEST_RETRY_S, SHORTEST_RETRY_S)
 
 
+@pytest.mark.parametrize("state", [State.FAILED, State.CANCELLED])
+def test_what_rests_is_not_worth_asking_for_soon(state: State) -> None:
+    """Nothing happens to it until somebody asks for it by hand."""
+    assert ticket(mib=1, state=state).left_s(0.0) == LONGEST_RETRY_S
+
+
 @pytest.mark.parametrize("state", State)
 def test_every_state_can_be_told(state: State) -> None:
     """Callers get a sentence and operators a row, in every state."""
