@@ -6,6 +6,7 @@ it, and how that ends is the answer. On a card there is nothing to try: its memo
 """
 
 import asyncio
+import re
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -15,11 +16,10 @@ from controller.charging import Verdict, judge, parse_stages
 from controller.device import Device
 from controller.drivers.base import Driver, EngineInfo, Job
 from controller.errors import EngineError
-from controller.probes.memory import read_supply
 from controller.probes.system import System
 from controller.spec import JobSpec
 from controller.store.findings import Findings
-from controller.units import GIB, MIB
+from controller.units import GIB, KIB, MIB
 
 log: Final = structlog.get_logger()
 
@@ -33,6 +33,7 @@ SPARE_BYTES: Final = 3 * GIB
 """With less memory available it is put off: what would end it then might be the box's limit, or end somebody else."""
 PATIENCE_S: Final = 60.0
 POLL_S: Final = 0.25
+_AVAILABLE: Final = re.compile(r"^MemAvailable:\s+(\d+) kB", re.MULTILINE)
 
 
 async def find_out_charging(
@@ -59,8 +60,9 @@ async def find_out_charging(
     known = await asyncio.to_thread(findings.get, key)
     if known is not None:
         return bool(known.value)
-    if read_supply().available_bytes < SPARE_BYTES:
-        log.info("gpu_trial.put_off", reason="less than 3 GiB of memory are available")
+    available = _AVAILABLE.search(system.read("/proc/meminfo") or "")
+    if available and int(available[1]) * KIB < SPARE_BYTES:
+        log.info("gpu_trial.put_off", available_bytes=int(available[1]) * KIB, wanted_bytes=SPARE_BYTES)
         return None
     for image in images:
         try:
@@ -75,7 +77,7 @@ async def find_out_charging(
     return None
 
 
-async def attempt(driver: Driver, device: Device, image: str) -> Verdict:
+async def attempt(driver: Driver, device: Device, image: str, *, limit_bytes: int = LIMIT_BYTES) -> Verdict:
     """
     Try it in one image, and clear it away whatever happens.
 
@@ -87,9 +89,9 @@ async def attempt(driver: Driver, device: Device, image: str) -> Verdict:
         build=NAME,
         step=0,
         image=image,
-        argv=(PROGRAM, str(LIMIT_BYTES + BEYOND_BYTES)),
+        argv=(PROGRAM, str(limit_bytes + BEYOND_BYTES)),
         mounts=(),
-        memory_bytes=LIMIT_BYTES,
+        memory_bytes=limit_bytes,
         devices=device.requests(),
         groups=device.gpu_groups,
     )
@@ -99,7 +101,7 @@ async def attempt(driver: Driver, device: Device, image: str) -> Verdict:
         job = await _ended(driver)
         if job is None or job.exit is None:
             return Verdict(charged=None, why=f"it had not ended after {PATIENCE_S:.0f} s")
-        return judge(parse_stages(await driver.job_logs(NAME, tail=100)), job.exit, limit_bytes=LIMIT_BYTES)
+        return judge(parse_stages(await driver.job_logs(NAME, tail=100)), job.exit, limit_bytes=limit_bytes)
     finally:
         await asyncio.shield(driver.end_job(NAME))
 

@@ -207,6 +207,21 @@ async def test_where_there_is_nothing_to_try_nothing_is_tried(machine: Machine, 
     assert () == tuple(machine.benches(OWNER))
 
 
+@pytest.mark.looptime
+async def test_it_is_put_off_while_memory_is_short(machine: Machine, tmp_path: Path) -> None:
+    """What would end it then might be the box's limit, or end somebody else; with enough it is tried."""
+    machine.runtimes = ("nvidia", "runc")
+    findings = Findings(open_database(tmp_path / "state.db"))
+    begun = await answered(machine, ends={"plain": OOM}, says=stages(100))
+    short, enough = [
+        await tried(machine, ORIN, findings, system=RecordedSystem(files={"/proc/meminfo": f"MemAvailable: {kibibytes} kB\n"}))
+        for kibibytes in (3 * 1024 * 1024 - 1, 3 * 1024 * 1024)
+    ]
+
+    assert (None, True) == (short, enough)
+    assert 1 == len(begun)
+
+
 class WithMounts(DockerDriver):
     """The real driver, with the program and the stand-in mounted into a plain image."""
 
@@ -223,13 +238,14 @@ class WithMounts(DockerDriver):
 
 
 @pytest.mark.engine
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     ("env", "charged"),
     [
         ({"CHARGED": "1"}, True),
         ({}, False),
-        ({"CHARGED": "1", "MOST": str(900 * MIB)}, True),
-        ({"MOST": str(900 * MIB)}, None),
+        ({"CHARGED": "1", "MOST": str(200 * MIB)}, True),
+        ({"MOST": str(200 * MIB)}, None),
         ({"INIT_FAILS": "100"}, None),
     ],
 )
@@ -238,7 +254,7 @@ async def test_the_real_kernel_decides(owner: str, built: Path, env: Mapping[str
     image = read_tags(PROJECT / "build" / "images.env")["WINDLASS_IMAGE_CONTROLLER"]
     driver = WithMounts(owner, built, env)
     try:
-        verdict: Verdict = await attempt(driver, replace(ORIN, gpu_groups=()), image)
+        verdict: Verdict = await attempt(driver, replace(ORIN, gpu_groups=()), image, limit_bytes=256 * MIB)
         left = await driver.jobs()
     finally:
         await driver.close()
