@@ -162,6 +162,9 @@ def _modes(reading: PowerReading) -> Iterable[Sign]:
     if now is not None and strongest is not None and modes.share < 1.0:
         text = f"the power mode is {now.name} ({now.number}), and the strongest is {strongest.name} ({strongest.number})"
         yield Sign(cause=Cause.MODE, text=text, factor=modes.share)
+    if reading.processor_share < STEPS[1] and now is None and not reading.cards:  # where a GPU computes, they matter little
+        text = f"a limit holds the processors at {reading.processor_share:.0%} of their highest clock"
+        yield Sign(cause=Cause.MODE, text=text, factor=_step(reading.processor_share))
     for card in reading.cards:
         if card.limit_share < 1.0:
             text = f"the power of GPU {card.index} is limited to {card.limit_share:.0%} of what it was sold with"

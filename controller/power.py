@@ -122,6 +122,7 @@ class PowerReading:
         throttles: what can be slowed down.
         counts: how often, since its start, the box was slowed down, by what for.
         slowed_s: for how long, since its start, the processors were slowed down against heat; `None` if nobody counts that.
+        processor_share: what a limit that somebody has set leaves of the processors' highest clock, on the average of them.
         cards: the NVIDIA cards.
 
     """
@@ -131,6 +132,7 @@ class PowerReading:
     throttles: tuple[Throttle, ...] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
     slowed_s: float | None = None
+    processor_share: float = 1.0
     cards: tuple[Card, ...] = ()
 
 

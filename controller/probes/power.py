@@ -50,6 +50,7 @@ def read_power(system: System) -> PowerReading:
         throttles=tuple(throttle for throttle in throttles if throttle),
         counts=_counts(system, heat=slowed_s is None),
         slowed_s=slowed_s,
+        processor_share=_processor_share(system),
         cards=read_card_clocks(system),
     )
 
@@ -154,6 +155,15 @@ def _counts(system: System, *, heat: bool) -> dict[str, int]:
 def _slowed_s(system: System) -> float | None:
     slowed_ms = _of_processors(system, "package_throttle_total_time_ms")
     return max(slowed_ms) / 1000 if slowed_ms else None
+
+
+def _processor_share(system: System) -> float:
+    shares = []
+    for policy in _folders(system, f"{_PROCESSORS}/cpufreq", "policy*"):
+        limit, most = _number(system, f"{policy}/scaling_max_freq"), _number(system, f"{policy}/cpuinfo_max_freq")
+        if limit and most:
+            shares.append(min(1.0, limit / most))
+    return sum(shares) / len(shares) if shares else 1.0
 
 
 def _of_processors(system: System, name: str) -> list[int]:

@@ -287,6 +287,7 @@ MUTANTS = (
     ),
     Mutant("somebody is served by nobody", "pace", "max(1, int(", "max(0, int("),
     Mutant("an event long ago slows the box down", "pace", "before.counts.get(name, count)", "before.counts.get(name, 0)"),
+    Mutant("slow processors slow a GPU down", "pace", "and now is None and not reading.cards:", "and True:"),
     Mutant("one event slows the box down", "pace", "grown > 0 and grown >= NOTABLE_PER_S * elapsed_s", "grown > 0"),
     Mutant("a mode waits like heat", "pace", "if sign.cause is not Cause.MODE]", "]"),
     Mutant(

@@ -180,6 +180,14 @@ RULES: dict[str, tuple[Facts, list[tuple[str, str, str]]]] = {
         power(spots=(HotSpot(name="tj-thermal", celsius=91.0), HotSpot(name="cpu-thermal", celsius=60.0))),
         [("warning", "heat", "tj-thermal is at 91 degrees C: a board that stays above 90 is about to be slowed down")],
     ),
+    "processors that are held back": (
+        condition(CARD, power=PowerReading(processor_share=0.5)),
+        [("note", "power limit", "a limit holds the processors at 50% of their highest clock, and fewer callers")],
+    ),
+    "a card that is held back": (
+        condition(CARD, power=PowerReading(cards=(Card(index=0, limit_share=0.8),))),
+        [("note", "power limit", "the power of GPU 0 is limited to 80% of what it was sold with")],
+    ),
     "warm": (power(spots=(HotSpot(name="tj-thermal", celsius=89.0),)), []),
     "a processor that may be hotter": (
         condition(CARD, power=PowerReading(spots=(HotSpot(name="x86_pkg_temp", celsius=95.0),))),

@@ -167,6 +167,21 @@ def test_the_time_of_slow_processors_is_better_than_their_events() -> None:
     assert (None, {"heat of the processors": 6}) == (without.slowed_s, without.counts)
 
 
+def test_a_limit_of_the_processors_is_the_average_of_their_clusters() -> None:
+    """A cluster that does not tell is left out, and who tells nothing has no limit."""
+    folder = "/sys/devices/system/cpu/cpufreq/policy{}/{}_max_freq"
+    files = {
+        folder.format(0, "scaling"): "1200000",
+        folder.format(0, "cpuinfo"): "2400000",
+        folder.format(4, "scaling"): "3000000",
+        folder.format(4, "cpuinfo"): "3000000",
+        folder.format(6, "scaling"): "1000000",
+    }
+
+    assert 0.75 == read_power(RecordedSystem(files=files)).processor_share
+    assert 1.0 == read_power(RecordedSystem()).processor_share
+
+
 @pytest.mark.parametrize(
     ("line", "expected"),
     [

@@ -30,6 +30,20 @@ def modes(facts: Facts) -> Iterable[Finding]:
     )
 
 
+def limits(facts: Facts) -> Iterable[Finding]:
+    """Name the limits that somebody has set on processors and cards; a board has a mode for that."""
+    reading = facts.condition.power
+    if reading.modes.now is not None:
+        return
+    for sign in signs(reading, reading, elapsed_s=0.0):
+        if sign.cause is Cause.MODE:
+            yield note(
+                "power limit",
+                f"{sign.text}, and fewer callers are served at once for it",
+                "sudo cpupower frequency-info, or nvidia-smi -q -d POWER   shows it; whoever has set it can lift it",
+            )
+
+
 def clocks(facts: Facts) -> Iterable[Finding]:
     """Say that the GPU of a board in its strongest mode slows down between answers, where it does."""
     known = facts.condition.power.modes

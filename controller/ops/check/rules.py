@@ -26,6 +26,7 @@ def findings(facts: Facts) -> tuple[Finding, ...]:
         *jetson.desktop(facts),
         *jetson.memory(facts),
         *power.modes(facts),
+        *power.limits(facts),
         *power.clocks(facts),
         *power.heat(facts),
         *storage.speed(facts),
