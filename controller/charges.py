@@ -111,6 +111,12 @@ class Account:
                 short_bytes = max(short_bytes, held_bytes - capacity.card_bytes(card))
         return max(0, short_bytes)
 
+    def lacks(self, capacity: Capacity, charge: Charge) -> bool:
+        """Whether something is short that this one, which is charged for, takes a part of."""
+        if charge.total_bytes and self.total_bytes > capacity.ram_bytes:
+            return True
+        return any(self.card_bytes(part.card) > capacity.card_bytes(part.card) for part in charge.cards if part.size_bytes)
+
     def left(self, capacity: Capacity) -> Capacity:
         """Return what is left of it beside all of this."""
         cards = tuple(OnCard(card, size_bytes - self._cards.get(card, 0)) for card, size_bytes in capacity.cards)

@@ -21,12 +21,12 @@ The rules, in the order they apply:
    that serves the fewest. Only the first of them is kept for callers that wait, so that the others are in nobody's way.
 """
 
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import replace
 from typing import Literal
 
 from controller import refusals
+from controller.admission import Admission
 from controller.answers import Answer, Grant, Notice, Refusal, Revocation
 from controller.callers import Callers, Waiter
 from controller.charges import Account, Capacity, Cards
@@ -34,8 +34,8 @@ from controller.drains import FIRST, Drain, Drains
 from controller.errors import Reason, RefusedError
 from controller.forecast import Line, bound_s, eta_s
 from controller.pace import FULL, Pace
-from controller.placement import Choice, choose
-from controller.planner import MAX_RESIDENTS, Refuse, Resident, Start, Wait, plan
+from controller.placement import Choice
+from controller.planner import Refuse, Resident, Start
 from controller.records import Record
 from controller.replicas import model_of, names
 from controller.residency import RUNNING, Residency
@@ -59,7 +59,7 @@ class Scheduler:
         self._callers = Callers()
         self._pace = FULL
         self._drains = Drains(self._residency, self._callers)
-        self._coming: Mapping[ModelName, Cards] = {}
+        self._admission = Admission(self._residency, self._callers, self._drains)
 
     # What callers and operators say.
 
@@ -231,7 +231,7 @@ class Scheduler:
     @property
     def places(self) -> Mapping[ModelName, Cards]:
         """Where on the cards those are to lie who come: who is wanted, and who will be as soon as others have left."""
-        return {**self._coming, **self._residency.places}
+        return {**self._admission.coming, **self._residency.places}
 
     @property
     def committed(self) -> Account:
@@ -277,7 +277,7 @@ class Scheduler:
         """Say where *model* lies or would lie, and what loading it now would do to the others, and do nothing."""
         if here := self._residency.workers_of(model):
             return Choice(charge=self._residency.charge(here[0]), plan=Start())
-        return self._choose(model, self._drains.residents(model, None, now))
+        return self._admission.choose(model, self._drains.residents(model, None, now))
 
     def value(self, model: ModelName, now: float) -> float:
         """Return what keeping a model is worth; the least goes first."""
@@ -289,9 +289,10 @@ class Scheduler:
         answers = [*self._end_leases(now), *self._settle_failures(now), *self._settle_queue(now)]
         self._let_go(now)
         answers += self._grant(now)
-        answers += self._admit(now)
-        self._multiply(now)
-        self._wish(now)
+        for model in self._admission.admit(now):
+            answers += self._refuse_all(model, Reason.NEVER_FITS, str(self._never_fits(model)))
+        self._admission.multiply(now)
+        self._admission.wish(now)
         answers += [self.notice(waiter, position, now) for position, waiter in self._callers.to_tell(now)]
         return answers
 
@@ -390,97 +391,6 @@ class Scheduler:
     def _grant(self, now: float) -> list[Answer]:
         return [answer for model in self._callers.models() for answer in self.serve(model, now)]
 
-    def _admit(self, now: float) -> list[Answer]:
-        """Let claimants in, the one with the oldest caller first; who must wait reserves what it waits for."""
-        answers: list[Answer] = []
-        if drains := self._shrink(now):
-            self._drains.current, self._coming = drains, {}
-            return answers
-        going: set[ModelName] = set()
-        coming: list[Resident] = []
-        for model, sequence in self._claims(now):
-            residents = self._drains.residents(model, sequence, now)
-            choice = self._choose(model, residents, coming=coming, going=going)
-            match choice.plan:
-                case Refuse() if coming:
-                    break
-                case Refuse():
-                    answers += self._refuse_all(model, Reason.NEVER_FITS, str(self._never_fits(model)))
-                    continue
-                case Start(evict=victims) if self._residency.fits(choice.charge, without=victims):
-                    self._evict(victims, now)
-                    if self._residency.is_gone(model):
-                        self._residency.enter(model, now, choice.charge.cards)
-                        continue
-                case Wait(drain=victims):
-                    going |= set(victims)
-                    drains |= self._drains.begin(victims, model, now)
-            coming.append(Resident(model=model, charge=choice.charge, value=math.inf, busy=True, pinned=True))
-        self._drains.current, self._coming = drains, {r.model: r.charge.cards for r in coming}
-        return answers
-
-    def _choose(
-        self,
-        model: ModelName,
-        residents: Sequence[Resident],
-        *,
-        coming: Sequence[Resident] = (),
-        going: Set[ModelName] = frozenset(),
-    ) -> Choice:
-        """Say where a model is to lie, and who must leave for it, as if those who are *going* were gone."""
-        standing = [r for r in residents if r.model not in going]
-        leaving = [r for r in residents if r.model in going]
-        return choose(self.rules.capacity, standing, self._residency.wanted(model), coming=coming, going=leaving)
-
-    def _shrink(self, now: float) -> dict[ModelName, Drain]:
-        """Let go what a smaller budget does not hold any more, pinned models last; return what is still in use."""
-        capacity = self.rules.capacity
-        if self.committed.fits(capacity):
-            return {}
-        residents = self._drains.residents(None, FIRST, now)
-        answer = plan(capacity, residents, places=MAX_RESIDENTS + 1)
-        if isinstance(answer, Refuse):  # what is pinned is too much already: it goes like everybody else, but last
-            residents = [replace(r, pinned=False) for r in residents]
-            answer = plan(capacity, residents, places=MAX_RESIDENTS + 1)
-        if isinstance(answer, Wait):
-            idle = [r.model for r in residents if not r.busy and not r.pinned]
-            self._evict(idle, now)  # all of them are not enough, and whoever is busy may take long
-            return self._drains.begin([m for m in answer.drain if m not in idle], None, now)
-        assert isinstance(answer, Start), "with nothing pinned, nothing fits into every budget"
-        self._evict(answer.evict, now)
-        return {}
-
-    def _multiply(self, now: float) -> None:
-        """Load one more worker of a model whose callers wait, where memory is free and no model has to come first."""
-        if self._drains.current or self._claims(now):
-            return
-        for model in self._callers.models():
-            inside = self._residency.workers_of(model)
-            if not inside or not all(map(self._residency.is_ready, inside)):
-                continue
-            spare = (name for name in names(model, self._residency.specs) if name not in inside)
-            for name in spare:
-                if self._come_beside(name, now):
-                    break
-
-    def _wish(self, now: float) -> None:
-        """Load small models, and those that failed, where they fit while nobody waits; pinned ones do not wish, they claim."""
-        if self._callers:
-            return
-        for model in self._residency.missing(pinned=False):
-            self._come_beside(model, now)
-
-    def _come_beside(self, worker: ModelName, now: float) -> bool:
-        """Let a worker come if it may and takes nobody's place."""
-        may_come = self._residency.is_gone(worker) and now >= self.record(worker).retry_at_s
-        if not may_come or not self._residency.fits(self._residency.charge(worker)):
-            return False
-        choice = self._choose(worker, self._drains.residents(None, FIRST, now))
-        if choice.plan != Start():
-            return False
-        self._residency.enter(worker, now, choice.charge.cards)
-        return True
-
     # What the steps do.
 
     def _hold(self, lease: LeaseId, model: ModelName, worker: ModelName, run: RunId, now: float) -> None:
@@ -488,11 +398,6 @@ class Scheduler:
         self.record(worker).leases.add(lease)
         limit_s = self.rules.request_limit_s
         self.leases[lease] = Lease(lease=lease, model=model, worker=worker, run=run, since_s=now, limit_s=limit_s)
-
-    def _evict(self, victims: Iterable[ModelName], now: float) -> None:
-        for victim in victims:
-            self._residency.evict(victim, now)
-            self._drains.current.pop(victim, None)
 
     def _leave(self, model: ModelName) -> None:
         self._residency.leave(model)
@@ -528,7 +433,7 @@ class Scheduler:
             raise refusals.resting(model, record, now)
         if model not in self.desired:
             pinned = [r for r in self._drains.residents(model, None, now) if r.pinned]
-            if isinstance(self._choose(model, pinned).plan, Refuse):
+            if isinstance(self._admission.choose(model, pinned).plan, Refuse):
                 raise self._never_fits(model)
 
     def _check_crowd(self, likely_s: float, deadline_s: float | None) -> None:
@@ -561,13 +466,6 @@ class Scheduler:
         """Return how many callers a worker of *model* serves at once at this pace."""
         spec = self._residency.specs.get(model)
         return self._pace.places(spec.parallel) if spec else 1
-
-    def _claims(self, now: float) -> list[tuple[ModelName, int]]:
-        """Return who wants to come, with the place of its oldest caller: pinned models, then the oldest first."""
-        pinned = [(m, FIRST) for m in self._residency.missing(pinned=True)]
-        heads = ((self._callers.of(m)[0].sequence, m) for m in self._callers.models() if not self._residency.workers_of(m))
-        claims = [*pinned, *((m, sequence) for sequence, m in sorted(heads) if (m, FIRST) not in pinned)]
-        return [(m, sequence) for m, sequence in claims if now >= self.record(m).retry_at_s]
 
     def _serving_order(self, waiter: Waiter, now: float) -> tuple[bool, int]:
         """Sort interactive callers first; but a batch caller not for longer than it must, and not where its model has to go."""

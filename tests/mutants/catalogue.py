@@ -333,32 +333,32 @@ MUTANTS = (
         "waiter.batch and self._residency.principal(waiter.model) not in self._drains",
         "False",
     ),
-    Mutant("the reservation is skipped", "scheduler", "            coming.append(Resident(", "            (Resident("),
-    Mutant("what goes is planned with again", "scheduler", " if r.model not in going]", "]"),
+    Mutant("the reservation is skipped", "admission", "            coming.append(Resident(", "            (Resident("),
+    Mutant("what goes is planned with again", "admission", " if r.model not in going]", "]"),
     Mutant(
         "small models slip past large ones",
-        "scheduler",
+        "admission",
         "                case Refuse() if coming:\n                    break\n",
         "                case Refuse() if coming:\n                    continue\n",
     ),
     Mutant(
         "refused because somebody else is coming",
-        "scheduler",
+        "admission",
         "                case Refuse() if coming:\n                    break\n",
         "",
     ),
-    Mutant("an eviction that is not enough", "scheduler", " if self._residency.fits(choice.charge, without=victims):", ":"),
+    Mutant("an eviction that is not enough", "admission", " if self._residency.fits(choice.charge, without=victims):", ":"),
     Mutant(
         "the youngest claims first",
-        "scheduler",
+        "admission",
         "for sequence, m in sorted(heads)",
         "for sequence, m in sorted(heads, reverse=True)",
     ),
-    Mutant("pinned models do not claim", "scheduler", "claims = [*pinned, *(", "claims = [*("),
+    Mutant("pinned models do not claim", "admission", "claims = [*pinned, *(", "claims = [*("),
     Mutant(
         "the pause is ignored",
-        "scheduler",
-        "for m, sequence in claims if now >= self.record(m).retry_at_s]",
+        "admission",
+        "for m, sequence in claims if now >= self._residency.record(m).retry_at_s]",
         "for m, sequence in claims]",
     ),
     Mutant("the run is ignored for failures", "scheduler", " and worker.run != record.run_before:", ":"),
@@ -384,9 +384,9 @@ MUTANTS = (
     Mutant("the grace is no reason to keep", "scheduler", " or self._residency.grace_s(model) > 0:", ":"),
     Mutant("the grace is no reason to refuse", "scheduler", "if not force and (grace_s := ", "if False and (grace_s := "),
     Mutant("the grace is for everybody", "residency", " if model in self._adopted else 0.0", ""),
-    Mutant("wishes come before callers", "scheduler", "        if self._callers:\n            return\n", ""),
-    Mutant("a shrunk budget evicts nobody", "scheduler", "if self.committed.fits(capacity):", "if True:"),
-    Mutant("pinned models go like all others", "scheduler", "if isinstance(answer, Refuse):  #", "if True:  #"),
+    Mutant("wishes come before callers", "admission", "        if self._callers:\n            return\n", ""),
+    Mutant("a shrunk budget evicts nobody", "admission", "if committed.fits(capacity):", "if True:"),
+    Mutant("pinned models go like all others", "admission", "if isinstance(answer, Refuse):  #", "if True:  #"),
     Mutant("deadlines are forgotten", "scheduler", "for waiter in self._callers.overdue(now):", "for waiter in ():"),
     Mutant("a forced unload leaves the leases", "scheduler", "        held.clear()\n", ""),
     Mutant(
@@ -401,6 +401,17 @@ MUTANTS = (
         "scheduler",
         "if worker in self.desired and worker == model:",
         "if worker == model:",
+    ),
+    # admission, on cards
+    Mutant(
+        "who lies on another card leaves for a card that shrank", "admission", " and committed.lacks(capacity, r.charge)]", "]"
+    ),
+    Mutant("nobody helps a card that shrank", "charges", "return any(self.card_bytes(part.card) > ", "return any(0 > "),
+    Mutant(
+        "nobody helps memory that shrank",
+        "charges",
+        "if charge.total_bytes and self.total_bytes > capacity.ram_bytes:",
+        "if False:",
     ),
     # cards
     Mutant("what lies on a card is free", "charges", "self._cards.get(card, 0) + size_bytes\n", "0\n"),
@@ -462,7 +473,7 @@ MUTANTS = (
     Mutant(
         "who is waited for has no place yet",
         "scheduler",
-        "return {**self._coming, **self._residency.places}",
+        "return {**self._admission.coming, **self._residency.places}",
         "return self._residency.places",
     ),
     # charges and replicas
@@ -483,15 +494,15 @@ MUTANTS = (
     Mutant("one replica too few", "replicas", "range(1, count + 1)", "range(1, max(2, count))"),
     Mutant("replicas have tiers", "replicas", ", tier=Tier.LARGE)", ")"),
     Mutant(
-        "a replica comes before a model that has to", "scheduler", "if self._drains.current or self._claims(now):", "if False:"
+        "a replica comes before a model that has to", "admission", "if self._drains.current or self._claims(now):", "if False:"
     ),
     Mutant(
         "replicas come all at once",
-        "scheduler",
+        "admission",
         "if not inside or not all(map(self._residency.is_ready, inside)):",
         "if not inside:",
     ),
-    Mutant("replicas come without memory", "scheduler", "if choice.plan != Start():", "if False:"),
+    Mutant("replicas come without memory", "admission", "if choice.plan != Start():", "if False:"),
     Mutant("the first worker gets all", "scheduler", "min(free, key=lambda w: len(self.record(w).leases))", "free[0]"),
     Mutant("waiting callers keep all replicas", "drains", " if self._residency.is_principal(model) else ()", ""),
     Mutant(
@@ -589,15 +600,10 @@ MUTANTS = (
         "self.memory_bytes - self.weights_bytes",
     ),
     # a shrunk budget
-    Mutant(
-        "idle ones stay while busy ones are drained",
-        "scheduler",
-        "            self._evict(idle, now)  # all",
-        "            pass  # all",
-    ),
+    Mutant("idle ones stay while busy ones are drained", "admission", "            self._evict(idle, now)\n", ""),
     Mutant(
         "idle ones are drained",
-        "scheduler",
+        "admission",
         "for m in answer.drain if m not in idle], None, now)",
         "for m in answer.drain], None, now)",
     ),

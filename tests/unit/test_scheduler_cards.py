@@ -221,6 +221,22 @@ def test_what_other_programs_take_of_a_card_is_not_promised() -> None:
     assert lies(world, A) == (1 - here,)
 
 
+def test_a_card_that_shrinks_drives_nobody_off_another_card() -> None:
+    """Who is busy on it is drained, who is idle on it leaves at once, and who is elsewhere would not help."""
+    world = box(*(model_spec(n, gpu=g) for n, g in (("a", 3), ("b", 3), ("c", 1))), budget_bytes=9, cards=CARDS)
+    lease = hold(world, A)
+    load(world, B, C)
+    near = B if lies(world, B) == lies(world, A) else C
+    world.set_capacity(replace(world.rules.capacity, cards=tuple(OnCard(c, 0 if (c,) == lies(world, A) else 4) for c in (0, 1))))
+    world.turn()
+
+    assert world.scheduler.desired == ({A, B, C} - {near} if lies(world, near) == lies(world, A) else {A, B, C})
+    assert set(world.scheduler.drains) == {A}
+    world.leave(lease, served=True)
+    settle(world)
+    assert B in world.scheduler.desired
+
+
 def test_a_failed_load_tries_the_card_again() -> None:
     """The place is forgotten with the decision, and decided anew."""
     world = two_cards("a")
