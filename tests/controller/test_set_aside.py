@@ -1,12 +1,15 @@
 """Memory that is set aside: models make room for it, callers hear that it is for a while, and it comes back."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from controller.charges import NOTHING, Charge
+from controller.charges import NOTHING, Charge, OnCard
 from controller.errors import Reason
-from controller.units import MIB
+from controller.spec import ModelName, ModelSpec
+from controller.tenancy import Tenancy
+from controller.units import GIB, MIB
 from controller.wire import Refused
 from tests.controller.rig import Machine, model, reaches, running
 
@@ -51,3 +54,65 @@ async def test_a_model_beyond_the_whole_budget_never_fits(folder: Path, machine:
 
         assert isinstance(answer, Refused)
         assert Reason.NEVER_FITS is answer.reason
+
+
+def on_card(name: str, *, gib: int, pinned: bool = False) -> ModelSpec:
+    """Make a model that takes so much of a card."""
+    made = model(name, mib=10)
+    return replace(made, footprint=replace(made.footprint, gpu_bytes=gib * GIB), pinned=pinned)
+
+
+CARDS = (OnCard(0, 8 * GIB), OnCard(1, 8 * GIB))
+
+
+async def test_a_build_gets_a_whole_card(folder: Path, machine: Machine) -> None:
+    """The one that is free; who lay on it would leave, and what needs it is refused for now."""
+    models = [on_card("a", gib=6), on_card("b", gib=6)]
+    async with running(folder, models, machine=machine, knobs={"cards": CARDS}) as rig:
+        tenancy = Tenancy(rig.pool)
+        held = await rig.granted("a")
+        here = rig.pool.workers[ModelName("a")].cards[0].card
+        card = tenancy.free_card()
+        assert card == OnCard(1 - here, 8 * GIB)
+        needed = Charge(total_bytes=10 * MIB, cards=(card,))
+        assert tenancy.may_set_aside(needed)
+        tenancy.set_aside("the build of x", needed)
+        waiting = rig.ask("b")
+        await reaches("a gives way when it is free", lambda: bool(rig.pool.scheduler.drains))
+        assert not tenancy.is_overdrawn
+        rig.release(held)
+        await rig.answered(waiting)
+        assert rig.pool.workers[ModelName("b")].cards == (OnCard(here, 6 * GIB),)
+
+        tenancy.set_aside("the build of x", NOTHING)
+        await rig.serve("a")
+        assert {w.cards[0].card for w in rig.pool.workers.values() if w.holds} == {0, 1}
+
+
+async def test_who_lies_on_the_card_of_a_build_leaves_it(folder: Path, machine: Machine) -> None:
+    """The build waits until it has; and what fits nowhere else is told that it is for a while."""
+    async with running(folder, [on_card("a", gib=6)], machine=machine, knobs={"cards": CARDS[:1]}) as rig:
+        tenancy = Tenancy(rig.pool)
+        held = await rig.granted("a")
+        tenancy.set_aside("the build of x", Charge(total_bytes=0, cards=CARDS[:1]))
+        assert tenancy.is_overdrawn
+        rig.release(held)
+        await reaches("it has left", lambda: not tenancy.is_overdrawn)
+        refused = await rig.answered(rig.ask("a"))
+
+        assert isinstance(refused, Refused)
+        assert (Reason.UNAVAILABLE, True) == (refused.reason, "8 GiB of GPU 0 for the build of x" in refused.message)
+
+
+async def test_no_build_gets_the_card_of_a_pinned_model(folder: Path, machine: Machine) -> None:
+    """It never leaves; the other card will do, and where there is none the build has to wait."""
+    models = [on_card("a", gib=2, pinned=True)]
+    async with running(folder, models, machine=machine, knobs={"cards": CARDS}) as rig:
+        tenancy = Tenancy(rig.pool)
+        await reaches("it is there", lambda: rig.pool.is_resident(ModelName("a")))
+        here = rig.pool.workers[ModelName("a")].cards[0].card
+
+        assert tenancy.free_card() == OnCard(1 - here, 8 * GIB)
+        assert not tenancy.may_set_aside(Charge(total_bytes=0, cards=(CARDS[here],)))
+        tenancy.set_aside("another build", Charge(total_bytes=0, cards=(CARDS[1 - here],)))
+        assert tenancy.free_card() is None

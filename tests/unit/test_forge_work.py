@@ -7,6 +7,7 @@ from typing import cast
 
 import pytest
 
+from controller.charges import Cards, OnCard
 from controller.config import BuildSettings
 from controller.device import NO_GPU, Device, Family, Gpu, GpuAccess
 from controller.drivers.memory import MemoryDriver
@@ -37,7 +38,7 @@ def test_the_reason_is_taken_from_the_builder_s_last_line(line: str, reason: str
     assert reason == told_reason(line)
 
 
-def _job(step: BuildStep, device: Device) -> JobSpec:
+def _job(step: BuildStep, device: Device, cards: Cards = ()) -> JobSpec:
     """Describe a step's container on a box."""
     recipe = BuildRecipe(
         engine="llama-cpp", quantization=None, steps=(step,), output=PurePosixPath("x"), estimate_bytes=1, scratch_bytes=0
@@ -55,7 +56,7 @@ def _job(step: BuildStep, device: Device) -> JobSpec:
             clock=lambda: 0.0,
             device=device,
         )
-    return shop.job(Ticket(order=order), 0, step, PurePosixPath("/engines/out"))
+    return shop.job(Ticket(order=order, cards=cards), 0, step, PurePosixPath("/engines/out"))
 
 
 ORIN = Device(
@@ -70,6 +71,15 @@ def test_a_step_that_needs_the_gpu_gets_all_of_it() -> None:
 
     assert (gpu.devices, gpu.groups) == (("nvidia=all",), (44, 104))
     assert (plain.devices, plain.groups) == ((), ())
+
+
+def test_a_step_gets_the_card_that_was_set_aside_for_its_build() -> None:
+    """No other one: models lie there. Its label says it, for a controller that finds it running."""
+    cards = (Gpu(index=0, name="A", sm="89", memory_bytes=8 * GIB), Gpu(index=1, name="B", sm="89", memory_bytes=8 * GIB))
+    box = Device(family=Family.DISCRETE, gpus=cards, access=GpuAccess.CDI)
+    job = _job(replace(STEP, gpu=True), box, cards=(OnCard(1, 7 * GIB),))
+
+    assert (job.devices, job.cards) == (("nvidia.com/gpu=1",), (OnCard(1, 7 * GIB),))
 
 
 def test_a_step_sees_files_of_the_host_where_they_are() -> None:
