@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from controller.device import Device
+from controller.device import Device, Gpu
 from controller.spec import Footprint, FootprintSource, Spread
 from controller.units import MIB
 
@@ -16,6 +16,8 @@ HOST_BYTES: Final = 192 * MIB
 """What the driver and CUDA's libraries take of the box's memory beside that, in each process."""
 WHOLE: Final = Spread()
 """On one card, or nowhere."""
+LEAST_SM: Final = 75
+"""Turing: older GPUs are not known to the CUDA release that the images for cards are made with."""
 MOST_CARDS: Final = 8
 """Over more cards than this nothing is split."""
 
@@ -29,6 +31,20 @@ ENVIRONMENT: Final[Mapping[str, str]] = MappingProxyType(
         "CUDA_CACHE_MAXSIZE": str(32 * MIB),
     }
 )
+
+
+def too_old(device: Device) -> tuple[Gpu, ...]:
+    """Return the GPUs that the images hold no code for."""
+    return tuple(gpu for gpu in device.gpus if not gpu.sm.isdecimal() or int(gpu.sm) < LEAST_SM)
+
+
+def computes(device: Device) -> bool:
+    """
+    Say whether workers compute with the GPU.
+
+    One card that is too old keeps the others from it, since a model may be laid on any of them; `windlass check` says so.
+    """
+    return device.has_gpu and not too_old(device)
 
 
 def footprint(device: Device, *, here_bytes: int, there_bytes: int, spread: Spread = WHOLE, each_bytes: int = 0) -> Footprint:

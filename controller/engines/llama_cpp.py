@@ -141,7 +141,7 @@ class LlamaCpp:
 
 
 def _on_gpu(options: Options, device: Device) -> bool:
-    return device.has_gpu and option.whole(OPTIONS, options, "gpu_layers") > 0
+    return gpus.computes(device) and option.whole(OPTIONS, options, "gpu_layers") > 0
 
 
 def _load(options: Options, *, context_tokens: int, parallel: int, embeddings: bool, device: Device) -> Load:

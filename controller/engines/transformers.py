@@ -182,7 +182,7 @@ def _on_gpu(device: Device) -> bool:
     torch's wheels for ARM hold no code for an Orin (SM 87), and nobody has tried whether that for another GPU runs there; so
     the image for an Orin has torch without CUDA.
     """
-    return device.has_gpu and device.family is not Family.ORIN
+    return gpus.computes(device) and device.family is not Family.ORIN
 
 
 _API_WORDS: Final[Mapping[ApiPath, str]] = {

@@ -814,7 +814,7 @@ MUTANTS = (
     Mutant(
         "a GPU that no container can use is used",
         "engines/llama_cpp",
-        "return device.has_gpu and option",
+        "return gpus.computes(device) and option",
         "return bool(device.gpus) and option",
     ),
     Mutant("no layers are all layers", "engines/llama_cpp", '"gpu_layers") > 0', '"gpu_layers") >= 0'),

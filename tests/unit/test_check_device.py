@@ -397,3 +397,14 @@ def test_an_empty_state_says_nothing() -> None:
     )
 
     assert () == findings(seen)
+
+
+@pytest.mark.parametrize(("sm", "said"), [("61", True), ("", True), ("75", False), ("120", False)])
+def test_a_card_that_is_too_old_is_named(sm: str, said: bool) -> None:
+    """One card that the images hold no code for keeps all models from the cards, and that is said."""
+    first, second = CARD.device.gpus
+    found = findings(replace(CARD, device=replace(CARD.device, gpus=(first, replace(second, sm=sm)))))
+    texts = [one.text for one in found if one.subject == "cards"]
+
+    assert said == bool(texts)
+    assert all(f"{second.name} (SM {sm or 'unknown'})" in text for text in texts)

@@ -48,6 +48,24 @@ def test_a_box_whose_gpu_no_container_can_use_is_a_box_without(name: str) -> Non
         assert alone == there
 
 
+@pytest.mark.parametrize("sm", ["61", "70", ""])
+def test_a_card_without_code_for_it_is_not_computed_with(sm: str) -> None:
+    """The images hold code for SM 75 and later: a box with an older card computes with its processors, and is told so."""
+    two = device("discrete-2")
+    old = replace(two, gpus=(two.gpus[0], replace(two.gpus[1], sm=sm)))
+    new = replace(two, gpus=(two.gpus[0], replace(two.gpus[1], sm="75")))
+    worker = LLAMA.worker(model(), replace(site(), device=old))
+
+    assert (("--device", "none"), ()) == (worker.argv[-2:], worker.devices)
+    for engine in (LLAMA, TORCH):
+        plain, with_old, with_new = (
+            engine.estimate(header(), context_tokens=2048, parallel=1, device=where) for where in (NO_GPU, old, new)
+        )
+        assert plain == with_old
+        assert with_new.gpu_bytes > 0
+    assert "cuda" not in TORCH.worker(model(), replace(site(), device=old)).argv
+
+
 @pytest.mark.parametrize("name", WITH_GPU)
 def test_the_gpu_is_named_so_that_its_absence_is_an_error(name: str) -> None:
     """All layers go to the first GPU of the container, read past the page cache, whole."""

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from controller.device import Device, Family, GpuAccess
-from controller.engines import ENGINES
+from controller.engines import ENGINES, gpus
 from controller.ops.check.values import Facts, Finding, Severity, curable, note, warning
 from controller.ops.remedy import Holds, Lacks, Need, Proof, Remedy, Run, Write
 from controller.probes.condition import CDI_KIND, DAEMON_CONFIGURATION, ENGINE_DROP_INS, NO_RAW_TABLE, TOOLKIT
@@ -69,6 +69,18 @@ def specifications(facts: Facts) -> Iterable[Finding]:
             "CDI",
             f"{one.path} is out of date: {why}; containers that ask for a GPU will not start",
             _cdi(device, one.path, *proofs),
+        )
+
+
+def cards(facts: Facts) -> Iterable[Finding]:
+    """Judge cards that are too old to compute with."""
+    device = facts.device
+    if device.family is Family.DISCRETE and (old := gpus.too_old(device)):
+        names = ", ".join(f"{gpu.name} (SM {gpu.sm or 'unknown'})" for gpu in old)
+        yield warning(
+            "cards",
+            f"{names}: the images for cards hold code for SM {gpus.LEAST_SM} (Turing) and later, so no model uses any card",
+            "take the old card out, or hide it from the container engine",
         )
 
 

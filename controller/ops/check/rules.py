@@ -17,6 +17,7 @@ def findings(facts: Facts) -> tuple[Finding, ...]:
         *gpu.images(facts),
         *gpu.specifications(facts),
         *gpu.driver(facts),
+        *gpu.cards(facts),
         *gpu.engines_for(facts),
         *place.folders(facts),
         *place.disk(facts),
