@@ -28,7 +28,7 @@ from docker.types import CancellableStream
 from controller.drivers.base import Container, EngineEvent, EngineInfo, Job, Usage
 from controller.drivers.cgroup import parse_usage
 from controller.drivers.cgroup_files import CgroupFiles
-from controller.drivers.gpus import Body
+from controller.drivers.gpus import Body, remedy
 from controller.drivers.sealing import container_body, container_name, job_body, job_name
 from controller.errors import ContainerMissingError, EngineError, EngineUnavailableError
 from controller.gpu_memory import Pid
@@ -472,7 +472,7 @@ def _our_errors(what: str) -> Iterator[None]:
         text = str(exc.explanation or exc)
         if exc.status_code in _AWAY_STATUS or any(words in text.lower() for words in _AWAY_WORDS):
             raise EngineUnavailableError(f"{what}: the engine answers {exc.status_code}: {text}") from exc
-        raise EngineError(f"{what}: {text}") from exc
+        raise EngineError(f"{what}: {text}{'; ' if (known := remedy(text)) else ''}{known}") from exc
     except (docker.errors.DockerException, requests.RequestException, urllib3.exceptions.HTTPError, OSError) as exc:
         raise EngineUnavailableError(
             f"{what}: the engine does not answer ({exc}); is it running, and may we use its socket?"

@@ -29,10 +29,20 @@ _NO_CDI: Final = (
     "{device!r} is wanted, and the engine has no folder for CDI; enable it with "
     "`sudo nvidia-ctk runtime configure --runtime=docker --cdi.enabled` and `sudo systemctl restart docker`"
 )
-_UNKNOWN_NAME: Final = (
-    "{device!r} is wanted, and the engine knows {known}; "
-    "run `sudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml`, and again after each update of the driver"
+_GENERATE: Final = (
+    "run `sudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml` (on a Jetson with `--mode=csv`), "
+    "and again after each update of the driver"
 )
+_UNKNOWN_NAME: Final = f"{{device!r}} is wanted, and the engine knows {{known}}; {_GENERATE}"
+_REMEDIES: Final = {
+    "unresolvable cdi devices": _GENERATE,
+    "failed to stat cdi host device": f"its specification names what is not there any more: {_GENERATE}",
+    "could not select device driver": "NVIDIA's container toolkit is not installed, or the engine was not restarted since",
+    "is not supported. please use the nvidia container runtime instead": (
+        "run `sudo nvidia-ctk runtime configure --runtime=docker` and `sudo systemctl restart docker`"
+    ),
+}
+"""What to do about what engines say when a container with a GPU is started, which they try no sooner."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +109,11 @@ def reach(devices: Sequence[str], engine: EngineInfo) -> Reach:
         runtime=RUNTIME if by_runtime else "",
         env=_environment(by_runtime, engine),
     )
+
+
+def remedy(said: str) -> str:
+    """Return what to do about an engine's refusal to start a container, if that is known; else nothing."""
+    return next((what for words, what in _REMEDIES.items() if words in said.lower()), "")
 
 
 def _which(ids: str) -> Body:

@@ -6,6 +6,7 @@ What the real one adds has not been run here.
 """
 
 import json
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import PurePosixPath
 from typing import Any
@@ -14,6 +15,7 @@ import docker
 import pytest
 
 from controller.drivers.docker import DockerDriver
+from controller.errors import EngineError
 from controller.spec import GROUP_GID, WORKER_UID, JobSpec, ModelName, Mount
 from controller.units import MIB
 from tests.engine.nvidia_runtime import GROUP, NODE
@@ -151,3 +153,12 @@ async def test_a_build_gets_it_as_a_worker_does(private: PrivateEngine, driver: 
     assert "opened\n" == await driver.job_logs("one", tail=1)
     assert {"host": "build", "visible": "all"} == last_asked(private)
     await driver.end_job("one")
+
+
+@pytest.mark.skipif(shutil.which("nvidia-container-runtime-hook") is not None, reason="this machine has NVIDIA's toolkit")
+async def test_an_engine_that_cannot_give_it_says_what_to_do(driver: DockerDriver, corner: Place) -> None:
+    """The engine's own request needs NVIDIA's hook, which the engine misses when a container starts, and no sooner."""
+    await driver.create(corner.spec(MODEL, devices=("gpus=all",)))
+
+    with pytest.raises(EngineError, match=r"could not select device driver.*toolkit is not installed"):
+        await driver.start(MODEL)

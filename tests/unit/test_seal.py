@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from controller.drivers.base import EngineInfo
+from controller.drivers.gpus import remedy
 from controller.drivers.sealing import MIN_MEMORY_BYTES, container_body, container_name, job_body, job_name
 from controller.errors import EngineError
 from controller.spec import GROUP_GID, JobSpec, ModelName, Mount, WorkerSpec
@@ -192,6 +193,29 @@ def test_a_name_the_engine_has_found_is_asked_for() -> None:
     host = host_config(worker(devices=("nvidia.com/gpu=all",)), info)
 
     assert host["DeviceRequests"] == [{"Driver": "cdi", "DeviceIDs": ["nvidia.com/gpu=all"]}]
+
+
+@pytest.mark.parametrize(
+    ("said", "advice"),
+    [
+        ("failed to inject CDI devices: unresolvable CDI devices nvidia.com/gpu=all", "nvidia-ctk cdi generate"),
+        ('failed to inject: failed to stat CDI host device "/dev/fb0": no such file or directory', "not there any more"),
+        ('could not select device driver "nvidia" with capabilities: [[gpu]]', "toolkit is not installed"),
+        (
+            "invoking the NVIDIA Container Runtime Hook directly (e.g. specifying the docker --gpus flag) is not supported. "
+            "Please use the NVIDIA Container Runtime instead.: unknown.",
+            "nvidia-ctk runtime configure",
+        ),
+    ],
+)
+def test_what_engines_say_at_a_start_has_a_remedy(said: str, advice: str) -> None:
+    """They refuse in words that say nothing of what to do."""
+    assert advice in remedy(said)
+
+
+def test_other_refusals_have_none() -> None:
+    """Nothing is advised that may not help."""
+    assert not remedy("error gathering device information while adding custom device: no such file or directory")
 
 
 def test_device_nodes_are_passed_through() -> None:
