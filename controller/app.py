@@ -190,7 +190,7 @@ async def serve(settings: Settings, driver: Driver, system: System = HERE, *, lo
                     if take(catalog):
                         server.announce()
     finally:
-        await asyncio.shield(_close(driver, ledger))
+        await asyncio.shield(_close(driver, ledger, database))
 
 
 def _make_folders(home: Path) -> None:
@@ -199,12 +199,13 @@ def _make_folders(home: Path) -> None:
         (home / folder).chmod(mode)
 
 
-async def _close(driver: Driver, ledger: Ledger) -> None:
+async def _close(driver: Driver, ledger: Ledger, database: Database) -> None:
     try:
         await asyncio.to_thread(ledger.flush)
     except StoreError as exc:  # a full disk costs what was learnt lately, not an orderly end
         log.warning("ledger.not_written", error=str(exc))
     await driver.close()
+    await asyncio.to_thread(database.close)
 
 
 class _Cards:
