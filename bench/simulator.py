@@ -16,8 +16,9 @@ from rich.table import Table
 from bench.rows import Row, at_least, at_most, console, exactly, publish
 from bench.simulation.baselines import Baseline, drain_first, first_come
 from bench.simulation.machine import Machine
-from bench.simulation.windlass import Windlass
+from bench.simulation.windlass import RULES, Windlass
 from bench.simulation.workload import SERVICE_MEDIAN_S, SERVICE_SIGMA, Workload, make
+from controller.rules import Rules
 
 RATES_PER_S: Final = (0.25, 0.35, 0.42, 0.47, 0.55)
 SEEDS: Final = (1, 2, 3, 4, 5, 6)
@@ -82,9 +83,9 @@ def percentile(ordered: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-def run_windlass(workload: Workload) -> Outcome:
+def run_windlass(workload: Workload, rules: Rules = RULES) -> Outcome:
     """Put the requests to the real scheduler, and hold what each caller was told against what came."""
-    box = Windlass(workload)
+    box = Windlass(workload, rules)
     machine = box.run()
     plain = outcome_of(machine, workload)
     waits_s = machine.waits_s

@@ -1,8 +1,8 @@
-"""The simulated box: a clock that jumps from event to event, a disk that reads for one load at a time, one accelerator."""
+"""The simulated box: a clock that jumps from event to event, a disk that reads for one load at a time, accelerators."""
 
 import heapq
 import itertools
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable
 from typing import Final
 
@@ -23,11 +23,11 @@ def load_s(memory_bytes: int) -> float:
 
 class Machine:
     """
-    Time, disk and accelerator. Whoever uses it is called back.
+    Time, disk and accelerators, of which there are as many as are used. Whoever uses it is called back.
 
     Attributes:
         now: the virtual time.
-        waits_s: by job, from its arrival until the accelerator began on it.
+        waits_s: by job, from its arrival until an accelerator began on it.
         loads: how many there were.
 
     """
@@ -40,8 +40,8 @@ class Machine:
         self._serial = itertools.count()
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._disk_free_s = 0.0
-        self._line: deque[tuple[Job, Callable[[], None]]] = deque()
-        self._working = False
+        self._lines: defaultdict[int, deque[tuple[Job, Callable[[], None]]]] = defaultdict(deque)
+        self._working: set[int] = set()
 
     def at(self, when_s: float, call: Callable[[], None]) -> None:
         """Call back at a time."""
@@ -57,10 +57,10 @@ class Machine:
         """End a worker."""
         self.at(self.now + STOP_S, stopped)
 
-    def serve(self, job: Job, done: Callable[[], None]) -> None:
-        """Give a request to the accelerator, which takes them as they come."""
-        self._line.append((job, done))
-        self._work()
+    def serve(self, job: Job, done: Callable[[], None], *, card: int = 0) -> None:
+        """Give a request to an accelerator, which takes them as they come."""
+        self._lines[card].append((job, done))
+        self._work(card)
 
     def step(self, until_s: float) -> bool:
         """Go on to the next events, those of one moment together; false if none is due before *until_s*, which it is then."""
@@ -72,16 +72,16 @@ class Machine:
             heapq.heappop(self._events)[2]()
         return True
 
-    def _work(self) -> None:
-        if self._working or not self._line:
+    def _work(self, card: int) -> None:
+        if card in self._working or not self._lines[card]:
             return
-        self._working = True
-        job, done = self._line.popleft()
+        self._working.add(card)
+        job, done = self._lines[card].popleft()
         self.waits_s[job.number] = self.now - job.at_s
 
         def finished() -> None:
-            self._working = False
+            self._working.discard(card)
             done()
-            self._work()
+            self._work(card)
 
         self.at(self.now + job.service_s, finished)

@@ -1,12 +1,15 @@
 """The real scheduler, planner and `diff` on the simulated box: what the pool does with real containers, done with none."""
 
+from collections import Counter
+from dataclasses import replace
 from functools import partial
 from pathlib import PurePosixPath
 from typing import Final
 
 from bench.simulation.machine import BUDGET_BYTES, Machine, load_s
 from bench.simulation.workload import Job, Model, Workload
-from controller.reconcile import Action, Start, Stop, diff
+from controller.card_reports import held_by
+from controller.reconcile import Action, Remove, Start, Stop, diff
 from controller.scheduler import Grant, Notice, Refusal, Revocation, Rules, Scheduler
 from controller.spec import ApiPath, Footprint, FootprintSource, ModelName, ModelSpec, WorkerSpec
 from controller.state import NEVER_RAN, Exit, ExitCause, LeaseId, RunId, Status, Worker
@@ -20,23 +23,34 @@ ENDED: Final = Exit(cause=ExitCause.KILLED, code=137)
 
 
 class Windlass:
-    """Requests on one side, the machine on the other, the real core between them."""
+    """
+    Requests on one side, the machine on the other, the real core between them.
+
+    Attributes:
+        most_bytes: the most that was held at any moment of each card; of the box's memory, under -1.
+
+    """
 
     def __init__(self, workload: Workload, rules: Rules = RULES) -> None:
-        """Begin with empty memory; how long a load takes is an estimate until there was one."""
+        """
+        Begin with empty memory; how long a load takes is an estimate until there was one.
+
+        Where the rules tell of cards, all models lie on those and nothing of them in the box's memory.
+        """
         self.machine = Machine()
+        self.most_bytes: Counter[int] = Counter()
         self.bounds_s: dict[int, float] = {}
         self.etas_s: dict[int, float] = {}
         self.failed = 0
         self._models = {m.name: m for m in workload.models}
         self._jobs = {LeaseId(str(j.number)): j for j in workload.jobs}
-        specs = {m.name: _spec(m) for m in workload.models}
-        self._containers = {m.name: _container(m) for m in workload.models}
+        self._specs = {m.name: _spec(m, on_card=bool(rules.cards)) for m in workload.models}
+        self._containers = {name: _container(spec) for name, spec in self._specs.items()}
         self._workers: dict[ModelName, Worker] = {}
         self._load_s: dict[ModelName, float] = {}
         self._rules = rules
         self._starts = 0
-        self.scheduler = Scheduler(rules, specs, {}, 0.0)
+        self.scheduler = Scheduler(rules, self._specs, {}, 0.0)
         for name in self._containers:
             self._show(name, Status.STOPPED, NEVER_RAN)
         for job in workload.jobs:
@@ -61,13 +75,22 @@ class Windlass:
                 case Grant():
                     job = self._jobs[answer.lease]
                     self.bounds_s[job.number] = answer.bound_s
-                    self.machine.serve(job, partial(self._finish, answer.lease, self.machine.now))
+                    done = partial(self._finish, answer.lease, self.machine.now)
+                    cards = self._workers[answer.worker].cards
+                    self.machine.serve(job, done, card=cards[0].card if cards else 0)
                 case Refusal() | Revocation():
                     self.failed += 1
                 case Notice():
                     pass
+        self._place()
         for action in diff(self.scheduler.desired, self._workers, self._containers, self._rules.capacity):
             self._perform(action)
+
+    def _place(self) -> None:
+        """Describe whoever is to come as lying where the core has decided."""
+        for model, cards in self.scheduler.places.items():
+            if not self._workers[model].holds:
+                self._containers[model] = _container(replace(self._specs[model], cards=cards))
 
     def _finish(self, lease: LeaseId, granted_s: float) -> None:
         self.scheduler.release(lease, self.machine.now, served_s=self.machine.now - granted_s)
@@ -84,8 +107,10 @@ class Windlass:
                 run = self._workers[model].run
                 self._show(model, Status.STOPPING, run)
                 self.machine.stop(partial(self._show, model, Status.STOPPED, run))
+            case Remove():  # it is to lie on another card
+                self._show(model, Status.STOPPED, NEVER_RAN)
             case _:
-                raise AssertionError("all containers are made beforehand, and none changes")
+                raise AssertionError("all containers are made beforehand")
 
     def _ready(self, model: ModelName, run: RunId, began_s: float) -> None:
         worker = self._workers[model]
@@ -108,11 +133,16 @@ class Windlass:
             spec_hash=spec.spec_hash,
             run=run,
             exit=ENDED if status is Status.STOPPED and run != NEVER_RAN else None,
+            cards=spec.cards,
         )
+        held = held_by(self._workers)
+        for card, held_bytes in ((-1, held.total_bytes), *((card, held.card_bytes(card)) for card, _ in self._rules.cards)):
+            self.most_bytes[card] = max(self.most_bytes[card], held_bytes)
 
 
-def _spec(model: Model) -> ModelSpec:
+def _spec(model: Model, *, on_card: bool) -> ModelSpec:
     size = model.memory_bytes
+    here_bytes, there_bytes = (0, size) if on_card else (size, 0)
     return ModelSpec(
         name=model.name,
         engine="simulated",
@@ -122,12 +152,25 @@ def _spec(model: Model) -> ModelSpec:
         digest=model.name,
         context_tokens=4096,
         parallel=1,
-        footprint=Footprint(total_bytes=size, weights_bytes=size, private_bytes=0, source=FootprintSource.ESTIMATE),
+        footprint=Footprint(
+            total_bytes=here_bytes,
+            weights_bytes=here_bytes,
+            private_bytes=0,
+            source=FootprintSource.ESTIMATE,
+            gpu_bytes=there_bytes,
+        ),
         load_s=load_s(size),
         api_paths=frozenset({ApiPath.CHAT}),
     )
 
 
-def _container(model: Model) -> WorkerSpec:
-    socket = PurePosixPath("/run", model.name)
-    return WorkerSpec(model=model.name, image="simulated", argv=(), mounts=(), memory_bytes=model.memory_bytes, socket=socket)
+def _container(spec: ModelSpec) -> WorkerSpec:
+    return WorkerSpec(
+        model=spec.name,
+        image="simulated",
+        argv=(),
+        mounts=(),
+        memory_bytes=spec.footprint.total_bytes,
+        socket=PurePosixPath("/run", spec.name),
+        cards=spec.cards,
+    )

@@ -1,14 +1,16 @@
 """The simulator: the box keeps its clock, the policies are what they say, and the real scheduler serves everybody in time."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
 
 from bench.simulation.baselines import Baseline, drain_first, first_come
-from bench.simulation.machine import Machine, load_s
-from bench.simulation.windlass import Windlass
+from bench.simulation.machine import BUDGET_BYTES, Machine, load_s
+from bench.simulation.windlass import RULES, Windlass
 from bench.simulation.workload import MODELS, Job, Model, Workload, make
 from bench.simulator import outcome_of, run_unlimited, run_windlass
+from controller.charges import OnCard
 from controller.spec import ModelName
 
 A, B, C = (ModelName(n) for n in "abc")
@@ -107,3 +109,28 @@ def test_under_load_nobody_waits_past_the_bound_and_the_queue_does_not_grow() ->
     assert ours.p50_s < limit.p50_s + 5.0
     assert ours.p99_s < min(40.0, 2.0 * limit.p99_s)
     assert outcome_of(Baseline(workload, first_come).run(), workload).p50_s > 10 * ours.p50_s
+
+
+TWO_CARDS = replace(RULES, cards=(OnCard(0, BUDGET_BYTES), OnCard(1, BUDGET_BYTES)))
+
+
+def test_two_cards_serve_two_models_at_once() -> None:
+    """Each on one of them: nobody waits for the other's answer, and no card holds more than one of them."""
+    box = Windlass(few(job(0, 0.0, A, 10.0), job(1, 0.0, B, 10.0), size=4_000_000_000), TWO_CARDS)
+    waits_s = box.run().waits_s
+
+    assert max(waits_s.values()) < 2 * load_s(4_000_000_000) + 0.5
+    assert box.most_bytes == {-1: 0, 0: 4_000_000_000, 1: 4_000_000_000}
+
+
+def test_two_cards_carry_twice_the_load_and_neither_is_ever_overdrawn() -> None:
+    """Twice the requests of one card, nobody past the bound, and never a byte too many on either."""
+    workload = make(rate_per_s=0.94, duration_s=1800.0, seed=2)
+    box = Windlass(workload, TWO_CARDS)
+    waits_s = box.run().waits_s
+
+    assert box.failed == 0
+    assert len(waits_s) == len(workload.jobs)
+    assert all(waits_s[number] <= bound_s for number, bound_s in box.bounds_s.items())
+    assert 0 < min(box.most_bytes[0], box.most_bytes[1]) <= max(box.most_bytes[0], box.most_bytes[1]) <= BUDGET_BYTES
+    assert sorted(waits_s.values())[len(waits_s) // 2] < 10.0
