@@ -16,7 +16,7 @@ from controller.engines.base import Engine
 from controller.engines.choice import Box, Candidate, decide
 from controller.errors import ModelError
 from controller.footprint import Measured, resolve
-from controller.spec import ApiPath, EngineChoice, Footprint, ModelName
+from controller.spec import ApiPath, EngineChoice, ModelName
 from controller.store.engine_files import EngineFile, EngineFiles
 from controller.store.folder import File
 from controller.store.ledger import Ledger
@@ -199,13 +199,9 @@ class Judge:
             build_bytes = min(plan.recipe.memory_bytes, self.reader.settings.builds.memory or plan.recipe.memory_bytes)
             if build_bytes > limit_bytes:
                 return f"needs {format_bytes(build_bytes)} to be built, and the budget is {format_bytes(limit_bytes)}"
-        return self._shortage_of_cards(needed)
-
-    def _shortage_of_cards(self, needed: Footprint) -> str:
-        cards_bytes = sum(gpu.memory_bytes for gpu in self.reader.device.gpus)
-        if needed.gpu_bytes <= cards_bytes:
+        if self.reader.could_hold(needed, manifest):
             return ""
-        return f"needs {format_bytes(needed.gpu_bytes)} on the GPU, which has {format_bytes(cards_bytes)}"
+        return f"needs {format_bytes(needed.gpu_bytes)} on cards, more than they could ever hold of it"
 
 
 def _meanwhile(engine: str, winner: str, choice: EngineChoice) -> EngineChoice:

@@ -8,9 +8,10 @@ import pytest
 
 from controller import engines
 from controller.config import EngineSettings, Settings
+from controller.device import NO_GPU, Device, Family, Gpu, GpuAccess
 from controller.engines.choice import Failed
 from controller.engines.llama_cpp import LlamaCpp
-from controller.spec import ModelName, ModelSpec
+from controller.spec import Footprint, FootprintSource, ModelName, ModelSpec
 from controller.store.catalog import NO_LIMIT_BYTES, Catalog, Scanner
 from controller.store.database import open_database
 from controller.store.engine_files import EngineFile, EngineFiles
@@ -37,6 +38,7 @@ class Home:
         self.missing: set[str] = set()
         self.tags: dict[str, str] = {}
         self.budget_bytes = NO_LIMIT_BYTES
+        self.device = NO_GPU
         self._scanner: Scanner | None = None
 
     def scanner(self) -> Scanner:
@@ -48,6 +50,7 @@ class Home:
             shelf=self.files,
             budget_bytes=self.budget_bytes,
             memory_bytes=16 * GIB,
+            device=self.device,
             setbacks=self.setbacks,
             has_image=lambda name: name not in self.missing,
             now=lambda: time.time() + 3600.0,
@@ -335,6 +338,42 @@ def test_measurements_of_another_context_are_not_compared(home: Home) -> None:
     (home.models / "m" / "model.toml").write_text(AUTO)
 
     assert "llama-cpp" == home.order().spec.engine
+
+
+@pytest.mark.parametrize("proven", [False, True])
+def test_a_load_that_ran_out_of_memory_counts_if_it_never_answered(home: Home, proven: bool) -> None:
+    """What it would get next is more than there is; an engine that has answered is refused with the figures instead."""
+    folder = home.checkpoint()
+    (folder / "model.gguf").write_bytes(gguf())
+    home.budget_bytes = 1024 * MIB
+    first = home.model()
+    if proven:
+        home.ran(first, tokens_per_s=5.0)
+    key = LedgerKey.of(first, image="windlass/llama-cpp:local", device="cpu")
+    home.ledger.saw_too_little(key, limit_bytes=1000 * MIB)
+    after = home.model()
+
+    assert ("llama-cpp" if proven else "transformers") == after.engine
+    assert proven or "needs 1.23 GiB, and the budget is 1 GiB" in others(after)["llama-cpp"]
+
+
+def test_what_no_card_could_hold_is_passed_over(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The memory of cards is a second budget, and what is kept of it for others is not for models."""
+    card = Gpu(index=0, name="A", sm="89", memory_bytes=8 * GIB)
+    home.device = Device(family=Family.DISCRETE, driver="580.1", cuda="13.0", gpus=(card,), access=GpuAccess.RUNTIME)
+    large = type("Large", (LlamaCpp,), {"estimate": lambda *_, **__: needing(8 * GIB)})()
+    monkeypatch.setattr(engines, "ENGINES", {"llama-cpp": large, "transformers": engines.ENGINES["transformers"]})
+    folder = home.checkpoint()
+    (folder / "model.gguf").write_bytes(gguf())
+    model = home.model()
+
+    assert "transformers" == model.engine
+    assert "needs 8 GiB on cards, more than they could ever hold of it" == others(model)["llama-cpp"]
+
+
+def needing(gpu_bytes: int) -> Footprint:
+    """Make a footprint on a card."""
+    return Footprint(total_bytes=MIB, weights_bytes=0, private_bytes=MIB, source=FootprintSource.ESTIMATE, gpu_bytes=gpu_bytes)
 
 
 def test_nobody_is_a_problem(home: Home) -> None:
