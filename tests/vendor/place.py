@@ -32,6 +32,7 @@ PACKAGE: Final = "tensorrt-edgellm"
 
 def python() -> Path:
     """Return the environment's Python, and make the environment if it is not there or the lock has changed."""
+    assert sys.version_info < (3, 13), f"{PACKAGE} has wheels for Python 3.10 to 3.12, and this is {sys.version.split()[0]}"
     folder = ROOT / f"edgellm-{hashlib.sha256(LOCK.read_bytes()).hexdigest()[:12]}"
     with _alone():
         if not folder.exists():
