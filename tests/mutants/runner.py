@@ -47,7 +47,7 @@ TESTS: Final = (
     "scheduler_fairness",
 )
 """Patterns of names of unit tests, the quick ones first: the first failure is enough."""
-LIMIT_S: Final = 120
+LIMIT_S: Final = 300
 CONFTEST: Final = """
 from hypothesis import HealthCheck, Phase, settings
 settings.register_profile(
