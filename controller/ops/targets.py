@@ -99,7 +99,7 @@ DEBIAN: Final = Base(
 """Made from Debian's packages: no registry is asked for anything."""
 TENSORRT_LLM: Final = Base(
     name="tensorrt-llm-release",
-    system="Ubuntu 24.04",
+    system="Ubuntu 24.04 with TensorRT-LLM 1.2.1",
     pulled="nvcr.io/nvidia/tensorrt-llm/release@sha256:33cd085b772947bd22b7273886539331420404e5d2a4a039945241945ff927b9",
     python_version="3.12",
     glibc_minor=39,

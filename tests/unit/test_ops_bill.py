@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from controller.engines import tensorrt_llm
 from controller.ops import bill, bill_table, wheels
 from controller.ops.bill import Bill, Item
 from controller.ops.images import Builder, build
@@ -54,6 +55,15 @@ def test_the_bill_of_an_orin_names_digest_packages_and_processors() -> None:
         pin.sha256 for pin in wheels.read_pins((PROJECT / "requirements/files.txt").read_text()) if pin.machine == "aarch64"
     }
     assert {item.sha256 for item in named(found["controller"], "wheel").values()} <= aarch64
+
+
+def test_nvidias_release_is_named_by_digest_and_version() -> None:
+    """What is pulled for cards is the version that the engine is written for, by a digest, with nothing of ours to fetch."""
+    (release,) = [item for item in bills(CUDA)["tensorrt-llm"].items if item.kind == "base" and item.stays]
+
+    assert ("nvcr.io/nvidia/tensorrt-llm/release", tensorrt_llm.VERSION) == (release.name, release.version)
+    assert 64 == len(release.sha256)
+    assert [] == [item for item in bills(CUDA)["tensorrt-llm"].items if item.kind != "base" and item.stays]
 
 
 def test_each_release_of_jetpack_has_its_own_packages() -> None:
