@@ -88,8 +88,8 @@ class Windlass:
 
     def _place(self) -> None:
         """Describe whoever is to come as lying where the core has decided."""
-        for model, cards in self.scheduler.places.items():
-            if not self._workers[model].holds:
+        for model, cards in self.scheduler.places.items() if self._rules.cards else ():
+            if not self._workers[model].holds and self._containers[model].cards != cards:
                 self._containers[model] = _container(replace(self._specs[model], cards=cards))
 
     def _finish(self, lease: LeaseId, granted_s: float) -> None:

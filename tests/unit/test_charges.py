@@ -55,6 +55,15 @@ def test_copies_on_cards_are_not_shared() -> None:
     assert account.fits(Capacity(ram_bytes=6, cards=(OnCard(0, 5),)))
 
 
+def test_what_is_left_is_left_everywhere() -> None:
+    """Of the memory and of each card, whoever takes of it; it may be less than nothing."""
+    account = Account([Charge(total_bytes=3, cards=(OnCard(1, 5),))])
+
+    left = account.left(Capacity(ram_bytes=4, cards=(OnCard(0, 4), OnCard(1, 4))))
+
+    assert left == Capacity(ram_bytes=1, cards=(OnCard(0, 4), OnCard(1, -1)))
+
+
 def test_a_card_that_is_gone_holds_nothing() -> None:
     """Whoever lies on a card that is not there any more is too much; who has left it is not."""
     account = Account([Charge(total_bytes=1, cards=(OnCard(1, 2),))])

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller import reconcile
-from controller.charges import Capacity
+from controller.charges import Capacity, OnCard
 from controller.reconcile import MAX_CONTAINERS, Action, Create, Hold, LetGo, Remove, Start, Stop, prepare
 from controller.spec import ModelName, WorkerSpec
 from controller.state import Status, Worker
@@ -268,3 +268,12 @@ def test_who_arrives_gets_a_container_and_keeps_it() -> None:
 
     assert (Create(A),) == diff(set(), {}, {A: worker_spec(model_spec(A))}, 3, arriving=(A,))
     assert (Remove(names[1]), Create(names[-1])) == diff(set(), stopped, specs, 0, arriving=(names[0], names[-1]))
+
+
+def test_a_container_that_is_made_for_another_card_is_made_anew() -> None:
+    """Once its worker is to come there; while it runs it is left where it is."""
+    spec = replace(worker_spec(model_spec("a")), cards=(OnCard(1, 3),))
+    stopped = replace(worker("a", Status.STOPPED), spec_hash=spec.spec_hash, cards=(OnCard(0, 3),))
+
+    assert diff({A}, {A: stopped}, {A: spec}, 9) == (Remove(A),)
+    assert diff({A}, {A: replace(stopped, status=Status.READY)}, {A: spec}, 9) == ()
