@@ -24,10 +24,10 @@ from controller.ops.recipes import Recipe
 from controller.ops.shelf import Shelf
 from controller.ops.steps import StepError, console, run_step
 from controller.ops.targets import CPU, DEBIAN, Base, Target, find_architecture, guess_target, read_wish, recall_target
+from controller.probes.jetson import read_jetson
+from controller.probes.system import LocalSystem, System
 from controller.units import format_bytes
 
-TEGRA_RELEASE: Final = Path("/etc/nv_tegra_release")
-COMPATIBLE: Final = Path("/proc/device-tree/compatible")
 DRIVER_VERSION: Final = Path("/proc/driver/nvidia/version")
 
 
@@ -249,7 +249,7 @@ def build(
     """Make the images that are missing and record their tags in build/images.env; DEVICE and JETPACK choose for which box."""
     project = Path.cwd()
     try:
-        target = find_target(project, os.environ)
+        target = find_target(project, os.environ, LocalSystem())
         builder = Builder(project, environ=os.environ, target=target)
         if dry_run:
             _show(target, builder.bills(names or ()), as_json=json)
@@ -275,7 +275,7 @@ def _show(target: Target, bills: Sequence[Bill], *, as_json: bool) -> None:
     wide.print(bill_table.conclude(target, bills))
 
 
-def find_target(project: Path, environ: Mapping[str, str]) -> Target:
+def find_target(project: Path, environ: Mapping[str, str], system: System) -> Target:
     """
     Find out for which box images are made: what DEVICE says, said last time, a Jetson says of itself, or else one without a GPU.
 
@@ -288,20 +288,14 @@ def find_target(project: Path, environ: Mapping[str, str]) -> Target:
     remembered = project / "build" / "device"
     if remembered.exists():
         return recall_target(remembered.read_text(encoding="utf-8"))
-    return guess_target(release=_read(TEGRA_RELEASE), compatible=_read(COMPATIBLE)) or CPU
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
+    jetson = read_jetson(system)
+    return (jetson and guess_target(jetson.family, jetson.l4t)) or CPU
 
 
 @app.command()
 def sizes() -> None:
     """List the images of this checkout that exist, with their sizes."""
-    builder = Builder(Path.cwd(), environ=os.environ, target=find_target(Path.cwd(), os.environ))
+    builder = Builder(Path.cwd(), environ=os.environ, target=find_target(Path.cwd(), os.environ, LocalSystem()))
     for name, tag in builder.ensure([]).items():
         size = int(_docker("image", "inspect", "--format", "{{.Size}}", tag))
         console.print(f"{name:14} {format_bytes(size):>9}  {tag}")

@@ -65,7 +65,7 @@ def up(file: Extra = None) -> None:
     """Start controller and gateway, wait until they are well, and ask the built-in model a question."""
     place = _place()
     _prepare(place)
-    target = find_target(PROJECT, os.environ)
+    target = find_target(PROJECT, os.environ, LocalSystem())
     images = Builder(PROJECT, environ=os.environ, target=target)
     images.record(images.ensure(_needed(Path(place.home) / "models", set(recipes_for(target)))))
     tags = read_tags(BUILD / "images.env")

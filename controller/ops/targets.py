@@ -5,12 +5,12 @@ A target is what a person says (`DEVICE=orin JETPACK=7.2`). A base is the system
 library it has, since that decides which wheels fit.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Final
 
+from controller.device import Family
 from controller.errors import ConfigError
 
 JETPACKS: Final = {"orin": ("7.2", "6.2.2", "6.1"), "thor": ("7.2",)}
@@ -19,9 +19,8 @@ DEVICES: Final = ("cpu", "cuda", *JETPACKS)
 OLDEST_GLIBC_MINOR: Final = 17
 """Wheels for an older C library than this are named by the year of their standard."""
 
-_L4T: Final = {36: "6", 39: "7.2"}
-"""Major release of Jetson Linux → the JetPack it came with."""
-_CHIPS: Final = {"tegra234": "orin", "tegra264": "thor"}
+_SINCE: Final = (((36, 0), "6.1"), ((36, 4, 3), "6.2.2"), ((37,), ""), ((39,), "7.2"), ((40,), ""))
+"""From which release of Jetson Linux on which JetPack's images are made for it, the oldest first; empty for none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +49,6 @@ ORIN_6: Final = Target(device="orin", jetpack="6.2.2")
 ORIN_6_1: Final = Target(device="orin", jetpack="6.1")
 THOR: Final = Target(device="thor", jetpack="7.2")
 TARGETS: Final = (CPU, CUDA, ORIN, ORIN_6, ORIN_6_1, THOR)
-JETSONS: Final = (ORIN, ORIN_6, ORIN_6_1, THOR)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,24 +162,18 @@ def recall_target(text: str) -> Target:
     return choose_target(device, jetpack)
 
 
-def guess_target(*, release: str, compatible: str) -> Target | None:
+def guess_target(family: Family, l4t: str) -> Target | None:
     """
-    Tell from a Jetson's own files which images it needs; `None` on any other box, and for a release that has no images.
+    Tell which images a Jetson needs; `None` on any other box, and for a release that has no images.
 
     Args:
-        release: the content of `/etc/nv_tegra_release`.
-        compatible: the content of `/proc/device-tree/compatible`, its parts ended by NUL.
+        family: of its chip.
+        l4t: its release of Jetson Linux, such as `36.4.7`.
 
     """
-    chips = [_CHIPS[part] for part in re.findall(r"tegra\d+", compatible) if part in _CHIPS]
-    found = re.search(r"R(\d+) \(release\), REVISION: (\d+)\.(\d+)", release)
-    if not chips or not found:
-        return None
-    major, minor, patch = (int(part) for part in found.groups())
-    jetpack = _L4T.get(major, "")
-    if jetpack == "6":
-        jetpack = "6.1" if (minor, patch) < (4, 3) else "6.2.2"
-    return Target(device=chips[0], jetpack=jetpack) if jetpack in JETPACKS[chips[0]] else None
+    release = tuple(int(part) for part in l4t.split(".") if part.isdecimal())
+    jetpack = next((jetpack for since, jetpack in reversed(_SINCE) if release >= since), "")
+    return Target(device=family.value, jetpack=jetpack) if jetpack in JETPACKS.get(family.value, ()) else None
 
 
 def find_architecture(target: Target, machine: str) -> str:

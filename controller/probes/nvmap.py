@@ -11,7 +11,6 @@ from controller.probes.system import System
 
 FOLDER: Final = "/sys/kernel/debug/nvmap"
 CLIENTS_FILE: Final = f"{FOLDER}/iovmm/clients"
-TOTAL_FILE: Final = f"{FOLDER}/stats/total_memory"
 _ROW: Final = re.compile(r"^\s*\S+\s+(?P<process>\S.*?)\s+(?P<pid>\d+)\s+(?P<size>\d+)(?P<unit>[KMG]?)\s*$")
 _UNITS: Final = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
 
@@ -20,12 +19,6 @@ def read_clients(system: System) -> dict[int, int] | None:
     """Return the bytes each process has, by its number on the host; `None` if the file is not there or is not for us."""
     text = system.read(CLIENTS_FILE)
     return None if text is None else parse_clients(text)
-
-
-def read_total_bytes(system: System) -> int | None:
-    """Return what all processes and the kernel have together; `None` if the file is not there or is not for us."""
-    text = (system.read(TOTAL_FILE) or "").strip()
-    return int(text) if text.isdecimal() else None
 
 
 def parse_clients(text: str) -> dict[int, int]:

@@ -895,7 +895,7 @@ MUTANTS = (
         'return "aarch64" if target.device in JETPACKS else machine',
         "return machine",
     ),
-    Mutant("JetPack 6.1 is 6.2.2", "ops/targets", '"6.1" if (minor, patch) < (4, 3) else "6.2.2"', '"6.2.2"'),
+    Mutant("JetPack 6.1 is 6.2.2", "ops/targets", '((36, 0), "6.1")', '((36, 0), "6.2.2")'),
     Mutant("a release without images is taken", "ops/targets", " if jetpack in JETPACKS[chips[0]] else None", ""),
     Mutant("the asked release is forgotten", "ops/targets", "jetpack=jetpack or (known[0]", "jetpack=(known[0]"),
     Mutant("wheels for a newer C library", "ops/targets", "range(self.glibc_minor, OLDEST", "range(self.glibc_minor + 1, OLDEST"),

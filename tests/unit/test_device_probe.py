@@ -259,9 +259,6 @@ def test_rows_of_nvmap_that_are_none_are_left_out() -> None:
 def test_nvmap_is_not_asked_where_it_does_not_answer() -> None:
     """The file is root's, and a kernel without nvmap has none."""
     assert nvmap.read_clients(RecordedSystem()) is None
-    assert nvmap.read_total_bytes(RecordedSystem()) is None
-    assert nvmap.read_total_bytes(RecordedSystem(files={nvmap.TOTAL_FILE: "?"})) is None
-    assert 60100608 == nvmap.read_total_bytes(recorded("orin-nano-jp6.2.1").system)
 
 
 def test_a_package_that_was_removed_is_not_installed() -> None:

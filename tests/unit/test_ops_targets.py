@@ -4,19 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from controller.device import Family
 from controller.errors import ConfigError
 from controller.ops import targets
 from controller.ops.images import Builder, find_target
 from controller.ops.recipes import RECIPES, recipes_for, variant
-from controller.ops.targets import CPU, CUDA, DEBIAN, JETSONS, ORIN, ORIN_6, ORIN_6_1, TARGETS, THOR, l4t_base
-
-ORIN_CHIP = "nvidia,p3768-0000+p3767-0005-super\0nvidia,p3767-0005\0nvidia,tegra234\0"
-THOR_CHIP = "nvidia,p4071-0000+p3834-0008\0nvidia,p3834-0008\0nvidia,tegra264\0"
-
-
-def release(major: int, revision: str) -> str:
-    """Write the first line of `/etc/nv_tegra_release`."""
-    return f"# R{major} (release), REVISION: {revision}, GCID: 1, BOARD: generic, EABI: aarch64, DATE: Mon Jan 1 2026\n"
+from controller.ops.targets import CPU, CUDA, DEBIAN, ORIN, ORIN_6, ORIN_6_1, TARGETS, THOR, l4t_base
+from tests.devices import recorded
 
 
 @pytest.mark.parametrize(
@@ -61,39 +55,42 @@ def test_a_jetpack_without_a_device_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "compatible", "expected"),
+    ("family", "l4t", "expected"),
     [
-        (release(39, "2.0"), ORIN_CHIP, ORIN),
-        (release(39, "2.0"), THOR_CHIP, THOR),
-        (release(36, "5.0"), ORIN_CHIP, ORIN_6),
-        (release(36, "4.7"), ORIN_CHIP, ORIN_6),
-        (release(36, "4.0"), ORIN_CHIP, ORIN_6_1),
-        (release(38, "4.0"), THOR_CHIP, None),
-        (release(35, "6.0"), ORIN_CHIP, None),
-        ("", ORIN_CHIP, None),
-        (release(39, "2.0"), "raspberrypi,5-model-b\0brcm,bcm2712\0", None),
-        ("", "", None),
+        (Family.ORIN, "39.2.0", ORIN),
+        (Family.ORIN, "39.2.1", ORIN),
+        (Family.THOR, "39.2.0", THOR),
+        (Family.ORIN, "36.5.0", ORIN_6),
+        (Family.ORIN, "36.4.7", ORIN_6),
+        (Family.ORIN, "36.4.3", ORIN_6),
+        (Family.ORIN, "36.4.0", ORIN_6_1),
+        (Family.ORIN, "36.3.0", ORIN_6_1),
+        (Family.THOR, "38.4.0", None),
+        (Family.THOR, "36.5.0", None),
+        (Family.ORIN, "35.6.0", None),
+        (Family.ORIN, "40.1.0", None),
+        (Family.ORIN, "", None),
+        (Family.NONE, "39.2.0", None),
+        (Family.DISCRETE, "", None),
     ],
 )
-def test_a_jetson_is_known_by_its_own_files(text: str, compatible: str, expected: targets.Target | None) -> None:
-    """The release and the chip name the images; any other box names none."""
-    assert expected == targets.guess_target(release=text, compatible=compatible)
+def test_a_jetson_is_known_by_its_chip_and_release(family: Family, l4t: str, expected: targets.Target | None) -> None:
+    """They name the images; any other box, and a release that has none, names none."""
+    assert expected == targets.guess_target(family, l4t)
 
 
-def test_a_wish_counts_more_than_memory_and_memory_more_than_the_box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wish_counts_more_than_memory_and_memory_more_than_the_box(tmp_path: Path) -> None:
     """DEVICE decides; without it what was made last; then what a Jetson says of itself."""
-    for name, text in (("TEGRA_RELEASE", release(39, "2.0")), ("COMPATIBLE", ORIN_CHIP)):
-        (tmp_path / name).write_text(text)
-        monkeypatch.setattr(f"controller.ops.images.{name}", tmp_path / name)
+    box = recorded("orin-nano-jp7.2").system
 
-    assert find_target(tmp_path, {}) == ORIN
+    assert find_target(tmp_path, {}, box) == ORIN
+    assert find_target(tmp_path, {}, recorded("orin-nano-jp6.2.1").system) == ORIN_6
     (tmp_path / "build").mkdir()
     (tmp_path / "build" / "device").write_text("cuda\n")
-    assert find_target(tmp_path, {}) == CUDA
-    assert find_target(tmp_path, {"DEVICE": "cpu"}) == CPU
-    monkeypatch.setattr("controller.ops.images.TEGRA_RELEASE", tmp_path / "none")
+    assert find_target(tmp_path, {}, box) == CUDA
+    assert find_target(tmp_path, {"DEVICE": "cpu"}, box) == CPU
     (tmp_path / "build" / "device").unlink()
-    assert find_target(tmp_path, {}) == CPU
+    assert find_target(tmp_path, {}, recorded("no-gpu").system) == CPU
 
 
 def test_only_what_a_person_said_is_remembered(tmp_path: Path) -> None:
@@ -107,7 +104,7 @@ def test_only_what_a_person_said_is_remembered(tmp_path: Path) -> None:
 
     Builder(tmp_path, environ={"DEVICE": "orin", "JETPACK": "6.1"}, target=ORIN_6_1).record({})
 
-    assert ORIN_6_1 == find_target(tmp_path, {})
+    assert ORIN_6_1 == find_target(tmp_path, {}, recorded("orin-nano-jp7.2").system)
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -128,7 +125,7 @@ def test_images_of_one_name_are_told_apart() -> None:
     assert "orin-jp622" == variant(ORIN_6)
 
 
-@pytest.mark.parametrize("target", JETSONS)
+@pytest.mark.parametrize("target", [target for target in TARGETS if target.jetpack])
 def test_what_computes_on_a_jetson_stands_on_the_release_of_the_box(target: targets.Target) -> None:
     """Code for a Jetson's GPU is compiled with its own JetPack, and for its own GPU alone."""
     recipe = recipes_for(target)["llama-cpp"]

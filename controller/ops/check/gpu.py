@@ -7,6 +7,7 @@ from controller.device import Device, Family, GpuAccess
 from controller.engines import ENGINES, gpus
 from controller.ops.check.values import Facts, Finding, Severity, curable, note, warning
 from controller.ops.remedy import Holds, Lacks, Need, Proof, Remedy, Run, Write
+from controller.ops.targets import JETPACKS, guess_target
 from controller.probes.condition import CDI_KIND, DAEMON_CONFIGURATION, ENGINE_DROP_INS, NO_RAW_TABLE, TOOLKIT
 
 RUNTIME: Final = "nvidia"
@@ -48,9 +49,8 @@ def images(facts: Facts) -> Iterable[Finding]:
 
 def _release(device: Device) -> str:
     """Name a Jetson's release where images are made for several."""
-    older = {"6.2": "6.2.2", "6.1": "6.1"}
-    known = next((release for begin, release in older.items() if device.jetpack.startswith(begin)), "")
-    return f" JETPACK={known}" if known else ""
+    target = guess_target(device.family, device.l4t)
+    return f" JETPACK={target.jetpack}" if target and target.jetpack != JETPACKS[target.device][0] else ""
 
 
 def specifications(facts: Facts) -> Iterable[Finding]:
