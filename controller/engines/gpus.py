@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from controller.device import Device, Gpu
+from controller.device import Device, Family, Gpu
 from controller.spec import Footprint, FootprintSource, Spread
 from controller.units import MIB
 
@@ -18,6 +18,8 @@ WHOLE: Final = Spread()
 """On one card, or nowhere."""
 LEAST_SM: Final = 75
 """Turing: older GPUs are not known to the CUDA release that the images for cards are made with."""
+LEAST_DRIVER_CUDA: Final = 13
+"""The CUDA release of the images for cards: a driver runs its own and older ones, and this is one of the 580 series or newer."""
 MOST_CARDS: Final = 8
 """Over more cards than this nothing is split."""
 
@@ -38,13 +40,19 @@ def too_old(device: Device) -> tuple[Gpu, ...]:
     return tuple(gpu for gpu in device.gpus if not gpu.sm.isdecimal() or int(gpu.sm) < LEAST_SM)
 
 
+def driver_too_old(device: Device) -> bool:
+    """Say whether the driver of cards is known to be older than what the images are made with; a Jetson's images are its own."""
+    major = device.cuda.partition(".")[0]
+    return device.family is Family.DISCRETE and major.isdecimal() and int(major) < LEAST_DRIVER_CUDA
+
+
 def computes(device: Device) -> bool:
     """
-    Say whether workers compute with the GPU.
+    Say whether workers compute with the GPU, and not with the processors; `windlass check` says why they do not.
 
-    One card that is too old keeps the others from it, since a model may be laid on any of them; `windlass check` says so.
+    One card that is too old keeps the others from it, since a model may be laid on any of them.
     """
-    return device.has_gpu and not too_old(device)
+    return device.has_gpu and not too_old(device) and not driver_too_old(device)
 
 
 def footprint(device: Device, *, here_bytes: int, there_bytes: int, spread: Spread = WHOLE, each_bytes: int = 0) -> Footprint:

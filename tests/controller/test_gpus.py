@@ -153,7 +153,7 @@ async def test_the_end_of_a_worker_is_its_memory_s_and_what_stays_away_is_said(f
 @pytest.fixture
 async def card(machine: Machine) -> Machine:
     """Put the recorded box with one card under the test's engine."""
-    machine.__init__(device("discrete-1"))  # type: ignore[misc]  # the fixture ends its processes
+    machine.__init__(device("discrete-1", cuda="13.0"))  # type: ignore[misc]  # the fixture ends its processes
     return machine
 
 

@@ -71,7 +71,7 @@ async def test_a_controller_starts_on_every_recorded_device(name: str, folder: P
         assert recorded(name).engine.architecture == status["device"]["architecture"]
         assert "a" == (await client.granted("a", lease="1")).model
         placed = machine.box(OWNER, ModelName("a")).shown.cards
-        assert [part.card for part in placed] == ([0] if name.startswith("discrete") else [])
+        assert [part.card for part in placed] == ([0] if name == "discrete-2" else [])  # the other one's driver is too old
 
 
 async def test_a_box_that_changes_gets_a_new_life_that_adopts_the_old_workers(folder: Path, machine: Machine) -> None:

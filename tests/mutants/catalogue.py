@@ -788,6 +788,7 @@ MUTANTS = (
     Mutant("the adopted one is left lying", "forge/tickets", "        not ticket.adopted,\n", ""),
     Mutant("nobody is waited for", "forge/tickets", "        not ticket.asked,\n", ""),
     # TensorRT-LLM on cards
+    Mutant("old drivers will do", "engines/gpus", "int(major) < LEAST_DRIVER_CUDA", "int(major) < 0"),
     Mutant("old cards will do", "engines/tensorrt_llm", "int(gpu.sm) < LEAST_SM]", "int(gpu.sm) < 0]"),
     Mutant("any driver will do", "engines/tensorrt_llm", "_version(device.cuda) < LEAST_CUDA", "False"),
     Mutant("the server takes the whole card", "engines/tensorrt_llm", '"max_tokens": kv_tokens(', '"most_tokens": kv_tokens('),

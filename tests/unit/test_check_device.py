@@ -254,7 +254,7 @@ RULES: dict[str, tuple[Facts, list[tuple[str, str, str]]]] = {
     "images for processors where there is no GPU": (replace(facts(recorded("no-gpu")), tried=Tried(uses_gpu=False)), []),
     "an old driver": (
         device(CARD, driver="570.1", cuda="12.8"),
-        [("warning", "driver", "made with CUDA 13: they will not start")],
+        [("warning", "driver", "made with CUDA 13, which it does not run: models run on the processors")],
     ),
     "a driver that does not say": (device(CARD, cuda=""), []),
     "no table raw": (condition(raw_table=False), [("note", "iptable_raw", "publish none and are not affected")]),

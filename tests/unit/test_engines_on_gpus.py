@@ -22,7 +22,8 @@ LLAMA, TORCH = engines.find("llama-cpp"), engines.find("transformers")
 def device(name: str) -> Device:
     """Return a recorded box."""
     recording = recorded(name)
-    return read_device(recording.system, recording.engine)
+    found = read_device(recording.system, recording.engine)
+    return replace(found, cuda="13.0") if name == "discrete-1" else found  # its driver is too old to compute with
 
 
 def argv(where: str, *cards: OnCard, **options: str | int | bool) -> tuple[str, ...]:
@@ -64,6 +65,19 @@ def test_a_card_without_code_for_it_is_not_computed_with(sm: str) -> None:
         assert plain == with_old
         assert with_new.gpu_bytes > 0
     assert "cuda" not in TORCH.worker(model(), replace(site(), device=old)).argv
+
+
+@pytest.mark.parametrize(("cuda", "there"), [("12.8", False), ("13.0", True), ("", True)])
+def test_cards_with_an_older_driver_are_not_computed_with(cuda: str, there: bool) -> None:
+    """A driver runs what was made with its own CUDA or an older one; where nobody says which, it is tried."""
+    here = replace(device("discrete-1"), cuda=cuda)
+    spec = model(cards=(OnCard(0, GIB),) if there else ())
+
+    for engine in (LLAMA, TORCH):
+        found = engine.estimate(header(), context_tokens=2048, parallel=1, device=here)
+
+        assert there == (found.gpu_bytes > 0)
+        assert there == bool(engine.worker(spec, replace(site(), device=here)).devices)
 
 
 @pytest.mark.parametrize("name", WITH_GPU)

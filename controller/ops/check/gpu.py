@@ -11,8 +11,6 @@ from controller.ops.targets import JETPACKS, guess_target
 from controller.probes.condition import CDI_KIND, DAEMON_CONFIGURATION, ENGINE_DROP_INS, NO_RAW_TABLE, TOOLKIT
 
 RUNTIME: Final = "nvidia"
-IMAGE_CUDA: Final = 13
-"""The CUDA release of the images for cards; a driver runs images of its own and of older releases."""
 RAW_TABLE_ENGINE: Final = 28
 """From this major version on, Docker wants the kernel's table `raw` where a container publishes a port."""
 RAW_TABLE_FILE: Final = f"{ENGINE_DROP_INS}/windlass-raw-table.conf"
@@ -27,10 +25,11 @@ def access(facts: Facts) -> Iterable[Finding]:
     if facts.condition.toolkit:
         yield curable("GPU", f"{what}; models run on the processors", _runtime(), also="sudo systemctl restart docker")
         return
+    hint = "not verified on a board" if device.is_jetson else "from NVIDIA's own package repository"
     yield warning(
         "GPU",
         f"{what}, since {TOOLKIT} is not installed; models run on the processors",
-        f"sudo apt-get install {TOOLKIT}\n" + "\n".join((*_runtime().commands, "sudo systemctl restart docker")),
+        f"sudo apt-get install {TOOLKIT}   ({hint})\n" + "\n".join((*_runtime().commands, "sudo systemctl restart docker")),
     )
 
 
@@ -94,19 +93,18 @@ def engines_for(facts: Facts) -> Iterable[Finding]:
         yield note(
             "engines",
             f"no TensorRT engine runs here: {'; '.join(f'{name}: {why}' for name, why in sorted(refusals.items()))}",
-            "llama-cpp uses the GPU of this board; JetPack 7.2 (L4T 39.2) brings the rest",
+            "llama-cpp uses the GPU of this board; tensorrt-edge-llm comes with JetPack 7.2 (L4T 39.2)",
         )
 
 
 def driver(facts: Facts) -> Iterable[Finding]:
     """Judge the driver of cards."""
     device = facts.device
-    major = device.cuda.partition(".")[0]
-    if device.family is Family.DISCRETE and major.isdecimal() and int(major) < IMAGE_CUDA:
+    if gpus.driver_too_old(device):
         yield warning(
             "driver",
-            f"driver {device.driver} is of CUDA {device.cuda}, and images for cards are made with CUDA {IMAGE_CUDA}: "
-            "they will not start on the GPU",
+            f"driver {device.driver} is of CUDA {device.cuda}, and images for cards are made with CUDA {gpus.LEAST_DRIVER_CUDA}, "
+            "which it does not run: models run on the processors",
             "install a driver of release 580 or newer (on Ubuntu: sudo ubuntu-drivers install), and reboot",
         )
 

@@ -13,8 +13,9 @@ from controller.units import MIB, format_bytes
 
 LEAST_RESERVE_BYTES: Final = 512 * MIB
 SWAP_FILE: Final = (
-    "for builds of large engines, swap on an NVMe disk helps instead: sudo fallocate -l 16G /mnt/16GB.swap && "
-    "sudo chmod 600 /mnt/16GB.swap && sudo mkswap /mnt/16GB.swap && sudo swapon /mnt/16GB.swap"
+    "for builds of large engines, swap on an NVMe disk helps instead; where /mnt is on one: "
+    "sudo fallocate -l 16G /mnt/16GB.swap && sudo chmod 600 /mnt/16GB.swap && sudo mkswap /mnt/16GB.swap && "
+    "sudo swapon /mnt/16GB.swap, and for every start `/mnt/16GB.swap none swap sw 0 0` in /etc/fstab"
 )
 
 
@@ -61,7 +62,9 @@ def swap(facts: Facts) -> Iterable[Finding]:
     memory = facts.memory
     on_disk = memory.swap_total_bytes - memory.zram_bytes
     if memory.zram_bytes > memory.total_bytes // 4:
-        text = f"{format_bytes(memory.zram_bytes)} of compressed swap take memory from the same box, and weights hardly compress"
+        text = (
+            f"{format_bytes(memory.zram_bytes)} of compressed swap are kept in the box's own memory, and weights hardly compress"
+        )
         if facts.device.is_jetson:
             text += "; memory of the GPU cannot be swapped at all"
         if facts.condition.zram_service:
