@@ -44,7 +44,7 @@ test: images ## run every test, on the real container engine
 test-fast: venv ## run the tests that need no engine, in less than a minute
 	@$(PYTHON) -m pytest -m "not engine and not system and not vendor" -n auto $(PYTEST_ARGS)
 
-mutants: venv ## plant each of two hundred faults in the core, and see that the tests find it
+mutants: venv ## plant each of three hundred faults and more in the core, and see that the tests find it
 	@$(PYTHON) -m tests.mutants
 
 check: venv ## format, lint, types, import order, shell scripts, Dockerfiles

@@ -35,9 +35,9 @@ ENVIRONMENT: Final[Mapping[str, str]] = MappingProxyType(
 )
 
 
-def too_old(device: Device) -> tuple[Gpu, ...]:
-    """Return the GPUs that the images hold no code for."""
-    return tuple(gpu for gpu in device.gpus if not gpu.sm.isdecimal() or int(gpu.sm) < LEAST_SM)
+def too_old(device: Device, least_sm: int = LEAST_SM) -> tuple[Gpu, ...]:
+    """Return the GPUs that images with code for *least_sm* and later hold none for."""
+    return tuple(gpu for gpu in device.gpus if not gpu.sm.isdecimal() or int(gpu.sm) < least_sm)
 
 
 def driver_too_old(device: Device) -> bool:

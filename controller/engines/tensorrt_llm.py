@@ -312,8 +312,7 @@ def _device_faults(device: Device) -> Iterator[str]:
 def _card_faults(device: Device, wanted: str) -> Iterator[str]:
     if not device.has_gpu:
         yield f"{wanted}, and no container of this box can use one; `windlass check` says how to change that"
-    old = [gpu for gpu in device.gpus if not gpu.sm.isdecimal() or int(gpu.sm) < LEAST_SM]
-    if old:
+    if old := gpus.too_old(device, LEAST_SM):
         names = ", ".join(f"{gpu.name} (SM {gpu.sm or 'unknown'})" for gpu in old)
         yield f"{wanted} of SM {LEAST_SM} and later (Ampere), and here is {names}"
     if not device.cuda or _version(device.cuda) < LEAST_CUDA:

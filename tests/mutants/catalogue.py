@@ -789,7 +789,7 @@ MUTANTS = (
     Mutant("nobody is waited for", "forge/tickets", "        not ticket.asked,\n", ""),
     # TensorRT-LLM on cards
     Mutant("old drivers will do", "engines/gpus", "int(major) < LEAST_DRIVER_CUDA", "int(major) < 0"),
-    Mutant("old cards will do", "engines/tensorrt_llm", "int(gpu.sm) < LEAST_SM]", "int(gpu.sm) < 0]"),
+    Mutant("old cards will do", "engines/tensorrt_llm", "too_old(device, LEAST_SM)", "too_old(device, 0)"),
     Mutant("any driver will do", "engines/tensorrt_llm", "_version(device.cuda) < LEAST_CUDA", "False"),
     Mutant("the server takes the whole card", "engines/tensorrt_llm", '"max_tokens": kv_tokens(', '"most_tokens": kv_tokens('),
     Mutant("heads are divided", "engines/tensorrt_llm", " and header.kv_heads % cards == 0", ""),
