@@ -42,15 +42,15 @@ def engine(facts: Facts) -> Iterable[Finding]:
     if facts.device.is_jetson and engine.info.cgroup_version == 1:
         yield warning(
             "cgroups",
-            "this Jetson runs with cgroup version 1, and JetPack's own Ubuntu with version 2: nobody has tried whether limits "
-            "hold the memory of the GPU like this",
+            "this Jetson runs with cgroup version 1, and Ubuntu's default is version 2: nobody has tried whether limits hold the "
+            "memory of the GPU like this",
             "take `systemd.unified_cgroup_hierarchy=0` off the kernel's command line (/boot/extlinux/extlinux.conf); reboot",
         )
     if engine.info.storage_driver == "vfs":
         yield warning(
             "engine",
             "the storage driver vfs copies a whole image for every container",
-            'set {"storage-driver": "overlay2"} in /etc/docker/daemon.json and restart the engine',
+            'add "storage-driver": "overlay2" to what is in /etc/docker/daemon.json, and restart the engine',
         )
 
 

@@ -20,7 +20,9 @@ SCATTERED_SHARE: Final = 1 / 16
 LITTLE_SHARE: Final = 1 / 4
 """With less of the box's memory free, what the page cache holds is missed."""
 LEAST_HIDDEN_BYTES: Final = 1 * GIB
+"""Less than this in the page cache keeps no model worth a word from the GPU."""
 LEAST_FREE_BYTES: Final = 512 * MIB
+"""Where less is free, it is short and not scattered, and the latter is not worth a word."""
 
 
 def release(facts: Facts) -> Iterable[Finding]:
