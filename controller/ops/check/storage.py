@@ -40,7 +40,7 @@ def engine_disk(facts: Facts) -> Iterable[Finding]:
             "images",
             f"the container engine keeps its images in {condition.engine_root}, on {SLOW[condition.engine_disk]}: GPU images are "
             "several GB, and the first start of an engine reads all of one",
-            'add "data-root": "/mnt/nvme/docker", or another folder on an SSD, to what is in /etc/docker/daemon.json, and restart '
-            "the engine;\n"
+            'add "data-root": "/mnt/nvme/docker", or another folder on an SSD, to what is in /etc/docker/daemon.json, and '
+            "restart the engine;\n"
             "images are made again there by `make images`",
         )
