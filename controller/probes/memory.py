@@ -13,7 +13,7 @@ import psutil
 
 _ROOT: Final = Path("/")
 _AVAILABLE: Final = re.compile(r"^MemAvailable:\s+(\d+) kB", re.MULTILINE)
-_SIZES: Final = re.compile(r"^(MemTotal|MemAvailable|SwapTotal|SwapFree):\s+(\d+) kB", re.MULTILINE)
+_SIZES: Final = re.compile(r"^(MemTotal|MemAvailable|SwapTotal):\s+(\d+) kB", re.MULTILINE)
 _STALLED: Final = re.compile(r"^full .*\btotal=(\d+)", re.MULTILINE)
 _AVG10: Final = re.compile(r"^(some|full) avg10=(\d+(?:\.\d+)?)", re.MULTILINE)
 
@@ -27,7 +27,6 @@ class MemoryReading:
         total_bytes: what the kernel manages.
         available_bytes: what could be had without swapping.
         swap_total_bytes: all swap areas together.
-        swap_used_bytes: what is in them.
         zram_bytes: the part of the swap that is compressed memory.
         pressure_some_avg10: percent of the last ten seconds in which somebody waited for memory, where the kernel counts it.
         pressure_full_avg10: the same for everybody waiting at once.
@@ -37,7 +36,6 @@ class MemoryReading:
     total_bytes: int
     available_bytes: int
     swap_total_bytes: int
-    swap_used_bytes: int
     zram_bytes: int
     pressure_some_avg10: float | None
     pressure_full_avg10: float | None
@@ -55,7 +53,6 @@ def read_memory(*, root: Path = _ROOT) -> MemoryReading:
         total_bytes=sizes["MemTotal"],
         available_bytes=sizes["MemAvailable"],
         swap_total_bytes=sizes["SwapTotal"],
-        swap_used_bytes=sizes["SwapTotal"] - sizes["SwapFree"],
         zram_bytes=_read_zram(root / "proc/swaps"),
         pressure_some_avg10=pressure.get("some"),
         pressure_full_avg10=pressure.get("full"),
@@ -100,10 +97,10 @@ def _read_sizes(path: Path) -> dict[str, int]:
         found = {name: int(kibibytes) * 1024 for name, kibibytes in _SIZES.findall(path.read_text(encoding="ascii"))}
     except (OSError, UnicodeDecodeError):
         found = {}
-    if len(found) == 4:
+    if len(found) == 3:
         return found
-    memory, swap = psutil.virtual_memory(), psutil.swap_memory()
-    return {"MemTotal": memory.total, "MemAvailable": memory.available, "SwapTotal": swap.total, "SwapFree": swap.free}
+    memory = psutil.virtual_memory()
+    return {"MemTotal": memory.total, "MemAvailable": memory.available, "SwapTotal": psutil.swap_memory().total}
 
 
 def _read_pressure(path: Path) -> dict[str, float]:

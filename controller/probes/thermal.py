@@ -31,11 +31,6 @@ class ThermalReading:
     zones: tuple[Zone, ...]
     rails: tuple[Rail, ...]
 
-    @property
-    def hottest(self) -> Zone | None:
-        """The zone that will throttle first."""
-        return max(self.zones, key=lambda zone: zone.celsius, default=None)
-
 
 def read_thermal(*, root: Path = _ROOT) -> ThermalReading:
     """Read the kernel's thermal zones and the power sensors of its hardware monitors."""

@@ -61,7 +61,6 @@ def _memory(recording: Recording) -> MemoryReading:
         total_bytes=int(told["MemTotal"]) * KIB,
         available_bytes=int(told["MemAvailable"]) * KIB,
         swap_total_bytes=int(told["SwapTotal"]) * KIB,
-        swap_used_bytes=(int(told["SwapTotal"]) - int(told["SwapFree"])) * KIB,
         zram_bytes=sum(int(fields[2]) * KIB for fields in swaps if fields[0].startswith("/dev/zram")),
         pressure_some_avg10=0.0,
         pressure_full_avg10=0.0,

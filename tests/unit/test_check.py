@@ -32,7 +32,6 @@ MEMORY = MemoryReading(
     total_bytes=8 * GIB,
     available_bytes=6 * GIB,
     swap_total_bytes=0,
-    swap_used_bytes=0,
     zram_bytes=0,
     pressure_some_avg10=0.0,
     pressure_full_avg10=0.0,
