@@ -7,6 +7,7 @@ import socket
 import struct
 import sys
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -499,7 +500,7 @@ def service(model: Letters | None = None, *, apis: frozenset[Api] = frozenset(Ap
     made = Service(arguments=given_arguments, runner=Runner(parallel=2))
     made.served = Served(
         prompts=Prompts(LettersTokenizer()),
-        causal=model or Letters("hi there"),
+        causal=partial(generate, model or Letters("hi there")),
         embedder=Lengths(),
         context_tokens=context_tokens,
         defaults={},

@@ -7,17 +7,20 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from worker import folder
 from worker.arguments import Arguments, parse
 
 if TYPE_CHECKING:
     from worker.served import Served
+
+Load = Callable[[Arguments, dict[str, Any]], "Served"]
+"""Loads what is served, from the command line and the checked folder's `config.json`."""
 
 _KEEP_ALIVE_S: Final = 600
 """The gateway keeps its connections; one that is closed just as a request is written would be a failed request."""
@@ -36,13 +39,20 @@ _QUIET: Final = {
 }
 
 
-def main(argv: Sequence[str]) -> int:
-    """Serve until told to end; a model that cannot be loaded ends the process with status 1."""
+def main(argv: Sequence[str], *, load: Load | None = None) -> int:
+    """
+    Serve until told to end; a model that cannot be loaded ends the process with status 1.
+
+    Args:
+        argv: the command line.
+        load: loads what is served, if that is not a checkpoint by transformers.
+
+    """
     begun_s = time.monotonic()
     arguments = parse(argv)
     os.umask(0o007)
     os.environ.update(_QUIET, OMP_NUM_THREADS=str(arguments.threads))
-    loading = _begin_loading(arguments)
+    loading = _begin_loading(arguments, load or _load)
     # Imported while the other thread imports torch.
     import uvicorn  # noqa: PLC0415
 
@@ -76,24 +86,27 @@ def main(argv: Sequence[str]) -> int:
     return 1 if loading.done() and loading.exception() else 0
 
 
-def _begin_loading(arguments: Arguments) -> "Future[Served]":
+def _begin_loading(arguments: Arguments, load: Load) -> "Future[Served]":
     outcome: Future[Served] = Future()
 
-    def load() -> None:
+    def loads() -> None:
         try:
-            config = folder.check(arguments.model)
-            # Torch and transformers come with these; a folder that is refused is told before they are imported.
-            from worker import lean  # noqa: PLC0415
-
-            lean.prepare()
-            from worker import loading  # noqa: PLC0415
-
-            outcome.set_result(loading.load(arguments, config))
+            outcome.set_result(load(arguments, folder.check(arguments.model)))
         except BaseException as exc:  # noqa: BLE001 - told to whoever holds the outcome
             outcome.set_exception(exc)
 
-    threading.Thread(target=load, name="load", daemon=True).start()
+    threading.Thread(target=loads, name="load", daemon=True).start()
     return outcome
+
+
+def _load(arguments: Arguments, config: dict[str, Any]) -> "Served":
+    # Torch and transformers come with these; a folder that is refused is told before they are imported.
+    from worker import lean  # noqa: PLC0415
+
+    lean.prepare()
+    from worker import loading  # noqa: PLC0415
+
+    return loading.load(arguments, config)
 
 
 def _surroundings() -> AbstractContextManager[object]:

@@ -18,7 +18,7 @@ from worker.arguments import Api, Arguments
 from worker.errors import RequestError, context_exceeded, envelope
 from worker.runner import Runner
 from worker.schemas import ChatRequest, CompletionRequest, EmbeddingsRequest, Sampled, Strict
-from worker.sequence import Finished, Job, Piece, Sampling, Timings, generate
+from worker.sequence import Finished, Job, Piece, Sampling, Timings
 from worker.served import Served, Vectors
 from worker.work import HungUpError, Work, unless_gone
 
@@ -166,10 +166,10 @@ def _job(served: Served, body: Sampled, prompt: tuple[int, ...], *, param: str) 
 
 
 async def _answer(request: Request, service: Service, form: replies.Form, body: Sampled, jobs: Sequence[Job]) -> Response:
-    model = service.ready().causal
-    if model is None:
+    answer = service.ready().causal
+    if answer is None:
         raise RequestError("This checkpoint makes vectors and continues no text.", status=404)
-    work: Work[Piece | Finished] = Work(service.runner, [partial(generate, model, job) for job in jobs])
+    work: Work[Piece | Finished] = Work(service.runner, [partial(answer, job) for job in jobs])
     try:
         if not body.stream:
             choices = await unless_gone(request, _collect(work, count=len(jobs)))

@@ -9,7 +9,7 @@ from pathlib import Path
 from worker.devices import Device
 
 
-class Api(enum.StrEnum):
+class Api(str, enum.Enum):  # noqa: UP042 -- one of our images has Python 3.10
     """What a model can be asked."""
 
     CHAT = "chat"
@@ -18,6 +18,8 @@ class Api(enum.StrEnum):
     """`/v1/completions`: the checkpoint continues text."""
     EMBEDDINGS = "embeddings"
     """`/v1/embeddings`: any checkpoint with hidden states."""
+
+    __str__ = str.__str__
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

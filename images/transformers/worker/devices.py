@@ -12,13 +12,15 @@ _BFLOAT16_SINCE: Final = (8, 0)
 """Cards before this compute capability have no such numbers, and torch makes up for it slowly."""
 
 
-class Device(enum.StrEnum):
+class Device(str, enum.Enum):  # noqa: UP042 -- one of our images has Python 3.10
     """What computes."""
 
     CPU = "cpu"
     """The processors."""
     CUDA = "cuda"
     """The first GPU of the container."""
+
+    __str__ = str.__str__
 
 
 def check(wanted: Device, *, gpus: int, built_for: str | None) -> None:

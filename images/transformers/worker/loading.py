@@ -8,6 +8,7 @@ import contextlib
 import gc
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ from worker.devices import Device
 from worker.errors import LoadError
 from worker.model import Embedder, Pooling, TorchModel
 from worker.prompts import Prompts, Tokenizer
+from worker.sequence import generate
 from worker.served import Served
 
 _CAUSAL: Final = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
@@ -53,7 +55,7 @@ def load(arguments: Arguments, config: dict[str, Any]) -> Served:
     eos = _tokens(generation.get("eos_token_id")) | _tokens(config.get("eos_token_id")) | _tokens(tokenizer.eos_token_id)
     return Served(
         prompts=Prompts(tokenizer),
-        causal=TorchModel(model, tokenizer, eos_tokens=eos) if generative else None,
+        causal=partial(generate, TorchModel(model, tokenizer, eos_tokens=eos)) if generative else None,
         embedder=Embedder(getattr(model, "base_model", model), pooling=_pooling(arguments.model))
         if Api.EMBEDDINGS in arguments.apis
         else None,

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from worker.prompts import Prompts
-from worker.sequence import Model
+from worker.sequence import Finished, Job, Piece
 
 Vectors = list[list[float]]
+Continues = Callable[[Job, Callable[[Piece | Finished], None]], Generator[None, None, None]]
+"""Answers a job in small steps, text to whoever listens as it comes, `Finished` last."""
 
 
 class Embedding(Protocol):
@@ -34,7 +36,7 @@ class Served:
     """
 
     prompts: Prompts
-    causal: Model | None
+    causal: Continues | None
     embedder: Embedding | None
     context_tokens: int
     defaults: Mapping[str, float]
