@@ -27,6 +27,9 @@ lock $in_image --no-deps requirements/cuda.in --output-file requirements/cuda.lo
 # NVIDIA's package for a Jetson with JetPack 7.2, whose Python is another; the tests install it from the same lock.
 lock --python-version 3.12 --python-platform aarch64-manylinux_2_39 images/tensorrt-edge-llm/requirements.in \
     --output-file requirements/tensorrt-edge-llm.lock
+# The HTTP side of the server on TensorRT-LLM 0.12, for the Python of JetPack 6.1.
+lock --python-version 3.10 --python-platform aarch64-manylinux_2_35 images/tensorrt-llm-jetson/requirements.in \
+    --output-file requirements/tensorrt-llm-jetson.lock
 lock --universal --python-version 3.11 pyproject.toml --extra dev --extra bench --constraints requirements/run.lock \
     --output-file requirements/dev.lock
 # What the gateway is compared with, in an environment of its own.

@@ -8,11 +8,12 @@ from controller.engines.base import Engine
 from controller.engines.llama_cpp import LlamaCpp
 from controller.engines.tensorrt_edge_llm import TensorrtEdgeLlm
 from controller.engines.tensorrt_llm import TensorrtLlm
+from controller.engines.tensorrt_llm_jetson import TensorrtLlmJetson
 from controller.engines.transformers import Transformers
 from controller.errors import ModelError
 
 ENGINES: Final[Mapping[str, Engine]] = MappingProxyType(
-    {engine.name: engine for engine in (LlamaCpp(), Transformers(), TensorrtEdgeLlm(), TensorrtLlm())}
+    {engine.name: engine for engine in (LlamaCpp(), Transformers(), TensorrtEdgeLlm(), TensorrtLlm(), TensorrtLlmJetson())}
 )
 """Every engine, the preferred one for a format first."""
 

@@ -113,16 +113,17 @@ class Decision:
 
 def standing(box: Box, *, embeds: bool) -> tuple[tuple[str, ...], str]:
     """Return the engines in the order in which they are to be taken on this box, and why the first is the first."""
+    jetsons = ("tensorrt-edge-llm", "tensorrt-llm-jetson")
     if embeds:
-        return ("transformers", "llama-cpp", "tensorrt-llm", "tensorrt-edge-llm"), "it reads every kind of embedding model"
+        return ("transformers", "llama-cpp", "tensorrt-llm", *jetsons), "it reads every kind of embedding model"
     if not box.device.has_gpu:
-        return ("llama-cpp", "transformers", "tensorrt-llm", "tensorrt-edge-llm"), "it is the leanest where no GPU can be used"
+        return ("llama-cpp", "transformers", "tensorrt-llm", *jetsons), "it is the leanest where no GPU can be used"
     if box.device.family is Family.DISCRETE:
-        return ("tensorrt-llm", "llama-cpp", "transformers", "tensorrt-edge-llm"), "it is NVIDIA's own for its cards"
+        return ("tensorrt-llm", "llama-cpp", "transformers", *jetsons), "it is NVIDIA's own for its cards"
     if box.memory_bytes <= SMALL_BYTES:
-        order = ("llama-cpp", "tensorrt-edge-llm", "tensorrt-llm", "transformers")
+        order = ("llama-cpp", *jetsons, "tensorrt-llm", "transformers")
         return order, f"it needs the least memory on a board of {format_bytes(SMALL_BYTES)} or less"
-    return ("tensorrt-edge-llm", "tensorrt-llm", "llama-cpp", "transformers"), "it is NVIDIA's own for this board"
+    return (*jetsons, "tensorrt-llm", "llama-cpp", "transformers"), "it is NVIDIA's own for this board"
 
 
 def decide(candidates: Sequence[Candidate], *, refused: Mapping[str, str], box: Box, embeds: bool) -> Decision:

@@ -8,7 +8,7 @@ Hugging Face checkpoints by NVIDIA's TensorRT-LLM 1.2 on cards: its own server a
 - It takes a closed list of request fields, and answers any other with an error.
 
 Its versions exclude each other: this one wants CUDA 13 and Ampere or later, and knows no Jetson; the branch 0.12, which does,
-wants JetPack 6.1 on an AGX Orin.
+wants JetPack 6.1 on an AGX Orin, and is the engine `tensorrt-llm-jetson`.
 """
 
 import json

@@ -14,9 +14,23 @@ from pathlib import PurePath, PurePosixPath
 from typing import Final
 
 from controller.device import Family
-from controller.engines import tensorrt_edge_llm
+from controller.engines import tensorrt_edge_llm, tensorrt_llm_jetson
 from controller.errors import ConfigError
-from controller.ops.targets import CPU, CUDA, DEBIAN, ORIN, ORIN_6, ORIN_6_1, TARGETS, TENSORRT_LLM, THOR, Base, Target, l4t_base
+from controller.ops.targets import (
+    CPU,
+    CUDA,
+    DEBIAN,
+    ORIN,
+    ORIN_6,
+    ORIN_6_1,
+    TARGETS,
+    TENSORRT_LLM,
+    TENSORRT_LLM_JETSON,
+    THOR,
+    Base,
+    Target,
+    l4t_base,
+)
 
 REPOSITORY: Final = "windlass"
 KEPT_IMAGES: Final = 3
@@ -170,6 +184,16 @@ RECIPES: Final = (
     _edge_llm(ORIN, Family.ORIN),
     _edge_llm(THOR, Family.THOR),
     Recipe(name="tensorrt-llm", variant="cuda", targets=(CUDA,), base=TENSORRT_LLM, tools=DEBIAN, trees=(ENTRY,), minutes=30),
+    Recipe(
+        name=tensorrt_llm_jetson.NAME,
+        variant=variant(ORIN_6_1),
+        targets=(ORIN_6_1,),
+        base=TENSORRT_LLM_JETSON,
+        tools=l4t_base(ORIN_6_1.jetpack, "system"),
+        trees=(ENTRY, PurePosixPath("images/transformers/worker")),
+        lock=PurePosixPath("requirements/tensorrt-llm-jetson.lock"),
+        minutes=30,
+    ),
 )
 
 

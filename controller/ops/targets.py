@@ -105,6 +105,16 @@ TENSORRT_LLM: Final = Base(
 )
 """NVIDIA's own release 1.2.1, pulled as it is: its wheel is not on the public index."""
 
+TENSORRT_LLM_JETSON: Final = Base(
+    name="tensorrt-llm-jetson-release",
+    system="Ubuntu 22.04 with TensorRT-LLM 0.12",
+    pulled="dustynv/tensorrt_llm:0.12-r36.4.0",
+    python_version="3.10",
+    glibc_minor=35,
+    inputs=(),
+)
+"""As the jetson-containers project publishes it for Jetson Linux 36.4.0. By its name alone: its digest is not known here."""
+
 L4T_DOCKERFILE: Final = PurePosixPath("l4t-base.Dockerfile")
 L4T_PACKAGES: Final = PurePosixPath("images/l4t-base")
 UBUNTU_24: Final = "ubuntu@sha256:69cecf4bbf72d2d44a9eef1b71fb98c7fb973d78af11399deccef19beb008ad9"

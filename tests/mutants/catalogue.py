@@ -805,6 +805,23 @@ MUTANTS = (
         "    served = SERVED / model.served_name\n",
         "    served = SERVED\n",
     ),
+    # TensorRT-LLM on an AGX Orin
+    Mutant("any Orin will do", "engines/tensorrt_llm_jetson", "not device.module.startswith(_MODULE)", "False"),
+    Mutant("any Jetson Linux will do", "engines/tensorrt_llm_jetson", "device.l4t not in _RELEASES", "not device.l4t"),
+    Mutant("GPTQ is converted for any family", "engines/tensorrt_llm_jetson", ' and header.architecture == "llama")', ")"),
+    Mutant(
+        "GPTQ is quantised once more",
+        "engines/tensorrt_llm_jetson",
+        "    if is_gptq(header):\n        stored",
+        "    if False:\n        stored",
+    ),
+    Mutant(
+        "long prompts do not pass",
+        "engines/tensorrt_llm_jetson",
+        "str(max(context_tokens, parallel))),\n    )",
+        "str(parallel)),\n    )",
+    ),
+    Mutant("all callers share one cache", "engines/tensorrt_llm_jetson", "tokens = parallel * -(", "tokens = -("),
     # llama.cpp on GPUs
     Mutant(
         "a GPU that is not there is nobody's error",

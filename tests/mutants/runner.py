@@ -41,6 +41,7 @@ TESTS: Final = (
     "router",
     "gateway_fields",
     "tensorrt_llm",
+    "llm_jetson",
     "reconcile",
     "forecast",
     "whole_loop_machine",

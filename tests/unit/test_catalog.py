@@ -177,7 +177,7 @@ PROBLEMS = {
     "lying weights": (lambda folder: (folder / "model.gguf").write_bytes(gguf(counts=(2**40, 1))), "more than can be"),
     "two formats": (lambda folder: (folder / "model.safetensors").write_bytes(safetensors()), "wanted one format"),
     "unknown key": (lambda folder: (folder / "model.toml").write_text("contxt = 3"), "unknown key 'contxt'"),
-    "unknown engine": (lambda folder: (folder / "model.toml").write_text("engine = 'vllm'"), "tensorrt-llm, got 'vllm'"),
+    "unknown engine": (lambda folder: (folder / "model.toml").write_text("engine = 'vllm'"), "tensorrt-llm-jetson, got 'vllm'"),
     "wrong engine": (lambda folder: (folder / "model.toml").write_text("engine = 'transformers'"), "wanted a .safetensors file"),
     "named for another engine": (
         lambda folder: (folder / "model.toml").write_text("engine = 'transformers'\nfile = 'model.gguf'"),

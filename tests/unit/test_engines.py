@@ -73,7 +73,7 @@ def site(**options: str | int | bool) -> Site:
 
 def test_engines_are_found_by_name() -> None:
     """The registry knows each engine under the name it gives itself."""
-    names = ["llama-cpp", "transformers", "tensorrt-edge-llm", "tensorrt-llm"]
+    names = ["llama-cpp", "transformers", "tensorrt-edge-llm", "tensorrt-llm", "tensorrt-llm-jetson"]
 
     assert dict(zip(names, names, strict=True)) == {name: engines.find(name).name for name in engines.ENGINES}
 

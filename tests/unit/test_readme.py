@@ -16,7 +16,7 @@ from pydantic_core import PydanticUndefined
 from controller import spec
 from controller.cli import app as command_line
 from controller.config import EngineSettings, Settings
-from controller.engines import llama_cpp, tensorrt_edge_llm, tensorrt_llm, transformers
+from controller.engines import llama_cpp, tensorrt_edge_llm, tensorrt_llm, tensorrt_llm_jetson, transformers
 from controller.gateway.app import EXPOSED_HEADERS, PATHS
 from controller.gateway.box import Told
 from controller.gateway.metrics import Metrics
@@ -32,6 +32,7 @@ OPTIONS: Final = {
     "transformers": transformers.OPTIONS,
     "tensorrt-edge-llm": tensorrt_edge_llm.OPTIONS,
     "tensorrt-llm": tensorrt_llm.OPTIONS,
+    "tensorrt-llm-jetson": tensorrt_llm_jetson.OPTIONS,
 }
 
 NO_DEFAULT: Final = {"none", "by the files", "the only one", "at most 4096", "by its chat template"}

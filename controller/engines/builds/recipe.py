@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from controller.engines.base import WeightsHeader
-from controller.engines.builds import edge_llm, steps
+from controller.engines.builds import edge_llm, llm_jetson, steps
 from controller.engines.builds.quantization import Quantization, estimate_bytes, sixteen_bits
 from controller.engines.builds.values import AdapterFormat, BuildRecipe, BuildStep, SourceDescription, Want
 from controller.errors import ModelError
@@ -47,8 +47,12 @@ def recipe(source: SourceDescription, want: Want) -> BuildRecipe:
             return _checkpoint(source, want.quantization)
         case "tensorrt-edge-llm":
             return edge_llm.recipe(source, want)
+        case "tensorrt-llm-jetson":
+            return llm_jetson.recipe(source, want)
         case _:
-            raise ModelError(f"engine {want.engine!r} has no builds; wanted llama-cpp, transformers or tensorrt-edge-llm")
+            raise ModelError(
+                f"engine {want.engine!r} has no builds; wanted llama-cpp, transformers, tensorrt-edge-llm or tensorrt-llm-jetson"
+            )
 
 
 def _checkpoint(source: SourceDescription, quantization: Quantization | None) -> BuildRecipe:
