@@ -914,7 +914,7 @@ MUTANTS = (
         "return machine",
     ),
     Mutant("JetPack 6.1 is 6.2.2", "ops/targets", '((36, 0), "6.1")', '((36, 0), "6.2.2")'),
-    Mutant("a release without images is taken", "ops/targets", " if jetpack in JETPACKS[chips[0]] else None", ""),
+    Mutant("a release without images is taken", "ops/targets", " if jetpack in JETPACKS.get(family.value, ()) else None", ""),
     Mutant("the asked release is forgotten", "ops/targets", "jetpack=jetpack or (known[0]", "jetpack=(known[0]"),
     Mutant("wheels for a newer C library", "ops/targets", "range(self.glibc_minor, OLDEST", "range(self.glibc_minor + 1, OLDEST"),
     Mutant("a wish for one board is taken for another", "ops/targets", "if jetpack and jetpack not in known:", "if False:"),
