@@ -154,7 +154,7 @@ def decide(candidates: Sequence[Candidate], *, refused: Mapping[str, str], box: 
         choice=EngineChoice(
             reason=reason,
             key=first.key,
-            successor="" if first.proven or first.setback else successor,
+            successor="" if first.proven else successor,
             others=(*others, *sorted(refused.items())),
             fell_back=any(one.setback for one in behind),
         ),

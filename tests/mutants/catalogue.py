@@ -873,8 +873,7 @@ MUTANTS = (
     ),
     Mutant("who never ran is slow", "engines/choice", "if not first.tokens_per_s or fastest", "if fastest"),
     Mutant("speed makes up for all", "engines/choice", '== (first.setback is None, "", "")]', "or True]"),
-    Mutant("who has answered is left", "engines/choice", '"" if first.proven or first.setback else', '"" if first.setback else'),
-    Mutant("the failed go round", "engines/choice", '"" if first.proven or first.setback else', '"" if first.proven else'),
+    Mutant("who has answered is left", "engines/choice", '"" if first.proven else', '"" if first.setback else'),
     Mutant("a small board is a large one", "engines/choice", "if box.memory_bytes <= SMALL_BYTES:", "if False:"),
     Mutant("a GPU that nobody can use decides", "engines/choice", "if not box.device.has_gpu:", "if not box.device.gpus:"),
     Mutant(

@@ -22,6 +22,7 @@ TESTS: Final = (
     "auto_quantization",
     "engine_choice",
     "slots",
+    "residency",
     "scheduler_[!f]*",
     "scheduler_failures",
     "planner",

@@ -1,5 +1,7 @@
 """`engine = "auto"`: who is chosen on which box, and why."""
 
+from dataclasses import replace
+
 import pytest
 
 from controller.device import NO_GPU, Device, Family, Gpu, GpuAccess
@@ -20,6 +22,7 @@ def device(family: Family, *, memory_bytes: int = 0) -> Device:
 CPU = Box(device=NO_GPU, memory_bytes=16 * GIB)
 NANO = Box(device=device(Family.ORIN), memory_bytes=int(7.4 * GIB))
 NX = Box(device=device(Family.ORIN), memory_bytes=int(15.3 * GIB))
+HIDDEN = Box(device=replace(NX.device, access=GpuAccess.NONE), memory_bytes=NX.memory_bytes)
 THOR = Box(device=device(Family.THOR), memory_bytes=122 * GIB)
 CARD = Box(device=device(Family.DISCRETE, memory_bytes=24 * GIB), memory_bytes=64 * GIB)
 
@@ -43,6 +46,7 @@ def choose(*candidates: Candidate, box: Box = NX, embeds: bool = False, **refuse
     ("box", "order", "reason"),
     [
         (CPU, (LLAMA, TORCH, LLM, EDGE), "it is the leanest where no GPU can be used"),
+        (HIDDEN, (LLAMA, TORCH, LLM, EDGE), "it is the leanest where no GPU can be used"),
         (NANO, (LLAMA, EDGE, LLM, TORCH), "it needs the least memory on a board of 8 GiB or less"),
         (NX, (EDGE, LLM, LLAMA, TORCH), "it is NVIDIA's own for this board"),
         (THOR, (EDGE, LLM, LLAMA, TORCH), "it is NVIDIA's own for this board"),

@@ -125,6 +125,16 @@ def test_a_gap_begins_the_count_anew() -> None:
     assert [1.0] * 5 == factors((0.0, MUCH), (4.0, None), (6.0, MUCH), (FALL_S + 5.0, MUCH), (FALL_S + 5.5, None))
 
 
+def test_worse_heat_ends_the_time_that_it_was_cooler() -> None:
+    """A slow box that is hotter for a moment has been cool since that moment, and no longer."""
+    slow_box = ((0, MUCH), (FALL_S, MUCH))
+    cool = FALL_S + 1
+    moment = ((cool, None), (cool + 9, STEPS[-1]), (cool + 10, None))
+
+    assert MUCH == factors(*slow_box, *moment, (cool + RISE_S, None))[-1]
+    assert 1.0 == factors(*slow_box, *moment, (cool + 10 + RISE_S, None))[-1]
+
+
 def test_what_counts_is_the_best_that_was_seen() -> None:
     """A worse moment among them is only a moment; if it lasts, it counts the next time."""
     looks = ((0.0, 0.25), (2.0, LITTLE), (FALL_S, 0.25), (FALL_S + 2.0, 0.25), (2 * FALL_S + 2.0, 0.25))

@@ -185,6 +185,13 @@ def test_idle_workers_drain_before_busy_ones() -> None:
     assert plan(5, residents, 3) == Wait((ModelName("idle"), ModelName("busy")))
 
 
+def test_who_is_drained_already_goes_although_another_is_worth_less() -> None:
+    """Another choice would waste the wait until now."""
+    residents = [resident("a", busy=True), resident("b", value=1.0, busy=True, draining=True)]
+
+    assert Wait(("b",)) == plan(2, residents, 1)
+
+
 def test_a_refusal_says_how_much_is_missing() -> None:
     """What is short is what pinned workers and the wanted one take beyond the budget."""
     assert plan(5, [resident("p", 3, pinned=True), resident("q", 2)], 4) == Refuse(2)
