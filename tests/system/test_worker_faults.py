@@ -95,8 +95,9 @@ def test_a_crash_loop_ends_and_a_mended_model_is_tried_at_once(world: Stack, cal
 
 def fill_shared_memory(world: Stack, model: str) -> None:
     """Take the worker's memory from inside, until the kernel must kill."""
-    fill = "i=0; while :; do i=$((i+1)); head -c 4194304 /dev/zero > /tmp/$i || exit 0; done"
-    subprocess.run(["docker", "exec", world.worker(model), "sh", "-c", fill], capture_output=True, check=False)
+    # The kernel may choose whoever fills it; then that begins again, until the server is chosen and takes the container with it.
+    fill = "i=0; while :; do i=$((i+1)); head -c 4194304 /dev/zero > /tmp/$i; done"
+    subprocess.run(["docker", "exec", world.worker(model), "timeout", "60", "sh", "-c", fill], capture_output=True, check=False)
 
 
 def test_a_worker_that_runs_out_of_memory_under_a_stream_is_told_apart_from_a_crash(
