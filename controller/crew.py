@@ -74,6 +74,10 @@ class Owner(Protocol):
         """Say what a worker holds that only its end gives back; 0 if nobody knows."""
         ...
 
+    def choked(self, model: ModelName) -> str:
+        """Say how full its container is, of a worker that has no memory left to work with; else nothing."""
+        ...
+
     def worker_ended(self, model: ModelName, parts: Mapping[str, float], *, returned_bytes: int | None) -> None:
         """Hear that a worker was ended and its memory is back, and what the time went into."""
         ...
@@ -311,7 +315,9 @@ class Crew:
             self._strikes = {worker: self._strikes.get(worker, 0) + 1 for worker in silent}
             for model, run in silent:
                 if self._strikes[model, run] >= LIVENESS_STRIKES and (model, run) in self._fleet.ready():
-                    self._give_up(model, run, ExitCause.UNRESPONSIVE, "it stopped answering")
+                    full = self._owner.choked(model)
+                    cause = ExitCause.OUT_OF_MEMORY if full else ExitCause.UNRESPONSIVE
+                    self._give_up(model, run, cause, f"it stopped answering{full and f', with {full}'}")
 
     def _went_away(self, why: str) -> None:
         if self.engine_away is None:

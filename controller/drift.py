@@ -47,6 +47,16 @@ class Reading:
         return max(0, self.memory_bytes - self.weights_bytes)
 
 
+def is_choked(private_bytes: int, *, memory_bytes: int) -> bool:
+    """
+    Say whether a worker that answers nothing has no memory left to work with.
+
+    The kernel kills at the limit, but not always at once, and not always the server: it may choose a helper of it, or one that
+    gets no processor time to die in. Until then every process there waits for memory.
+    """
+    return private_bytes >= FULL_SHARE * memory_bytes
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drift:
     """

@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 import structlog
 
 from controller.budget import Budget
-from controller.drift import Drift, Drifts, Reading
+from controller.drift import Drift, Drifts, Reading, is_choked
 from controller.drivers.base import Driver, Usage
 from controller.errors import EngineError
 from controller.gpu_watch import POLL_S, GpuWatch
@@ -23,7 +23,7 @@ from controller.probes.memory import Supply, read_supply
 from controller.scheduler import Answer, Scheduler
 from controller.spec import ModelName, ModelSpec
 from controller.state import RunId, Status, Worker
-from controller.units import GIB
+from controller.units import GIB, format_bytes
 
 log: Final = structlog.get_logger()
 
@@ -167,6 +167,13 @@ class Lookout:
         if self.gpus.device.unified and self._owner.on_gpu(worker.model) and not self.gpus.is_current(seen.usage, worker):
             return max(seen.usage.private_bytes, expected_bytes)
         return seen.usage.private_bytes
+
+    def choked(self, worker: Worker) -> str:
+        """Say what a worker held when it was seen last, if that leaves it no memory to work with; else nothing."""
+        seen = self._seen.get(worker.model)
+        if seen is None or not is_choked(seen.usage.private_bytes, memory_bytes=worker.memory_bytes):
+            return ""
+        return f"{format_bytes(seen.usage.private_bytes)} of {format_bytes(worker.memory_bytes)} held privately"
 
     def drift(self, model: ModelName) -> Drift | None:
         """Return how the worker of a model has outgrown its figure, if it has."""

@@ -401,6 +401,11 @@ class Pool:
         worker = self.workers.get(model)
         return self.lookout.private_bytes(worker) if worker is not None and self.lookout.usage(model) is not None else 0
 
+    def choked(self, model: ModelName) -> str:
+        """Say how full its container is, of a worker that has no memory left to work with; else nothing."""
+        worker = self.workers.get(model)
+        return self.lookout.choked(worker) if worker is not None else ""
+
     def on_gpu(self, model: ModelName) -> bool:
         """Say whether a model's worker computes on a GPU."""
         spec = self._specs.get(model)
@@ -652,7 +657,7 @@ _ENDINGS: Final[Mapping[str, str]] = {
     "removed": "the worker of {model} was removed while it answered",
     "memory_short": "the worker of {model} was ended, as other programs take the memory of this box; ask again in a moment",
     "unloaded": "{model} was unloaded by force while it answered",
-    ExitCause.OUT_OF_MEMORY: "the worker of {model} ran out of memory and was killed by the kernel",
+    ExitCause.OUT_OF_MEMORY: "the worker of {model} ran out of memory and was killed",
     ExitCause.OUT_OF_GPU_MEMORY: "the worker of {model} got no more memory of the GPU: {detail}",
     ExitCause.UNRESPONSIVE: "the worker of {model} was ended: {detail}",
     ExitCause.NEVER_READY: "the worker of {model} was ended: {detail}",

@@ -38,7 +38,7 @@ class ExitCause(enum.StrEnum):
     STOPPED = "stopped"
     """It ended with status 0, or by the signal a stop sends."""
     OUT_OF_MEMORY = "out_of_memory"
-    """The kernel killed it at its own memory limit."""
+    """The kernel killed it at its own memory limit, or it stood still there."""
     OUT_OF_GPU_MEMORY = "out_of_gpu_memory"
     """It ended by itself, and its log says that it got no memory of the GPU: of a card, or of the box where they share one."""
     KILLED = "killed"

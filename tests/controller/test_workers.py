@@ -13,8 +13,9 @@ from controller.errors import Reason, RefusedError
 from controller.shortlist import MOST
 from controller.spec import ApiPath, ModelName
 from controller.state import ExitCause
+from controller.units import MIB
 from controller.wire import Ask, Granted, Refused
-from tests.controller.rig import Machine, Manner, Rig, model, reaches, running
+from tests.controller.rig import OWNER, Machine, Manner, Rig, model, reaches, running
 
 pytestmark = pytest.mark.looptime(noop_cycles=1)
 
@@ -50,6 +51,23 @@ async def test_a_worker_that_stops_answering_is_ended(folder: Path, machine: Mac
         assert ExitCause.UNRESPONSIVE == revoked.cause
         assert "stopped answering" in revoked.message
         assert ["a", "a"] == machine.starts
+
+
+async def test_a_worker_that_stands_still_at_its_limit_ran_out_of_memory(folder: Path, machine: Machine) -> None:
+    """The kernel has killed nobody yet, but there is nothing left to work with: the next run gets more."""
+    async with running(folder, [model("a", mib=50)], machine=machine) as rig:
+        lease = await rig.granted("a")
+        machine.allocated(OWNER, A, 49 * MIB)
+        machine.manners["a"] = Manner.DEAF
+        revoked = await rig.revoked(lease)
+        machine.manners["a"] = Manner.READY
+        await rig.serve("a")
+        measured = rig.pool.meter.ledger.find(rig.pool.host.ledger_key(model("a", mib=50)))
+
+        assert ExitCause.OUT_OF_MEMORY == revoked.cause
+        assert "ran out of memory" in revoked.message
+        assert measured is not None
+        assert 50 * MIB == measured.out_of_memory_bytes
 
 
 async def test_a_worker_given_up_is_ended_although_the_kill_is_lost(folder: Path, machine: Machine) -> None:

@@ -582,6 +582,13 @@ MUTANTS = (
         "reading.private_bytes <= reading.allowed_bytes",
         "reading.private_bytes < reading.allowed_bytes",
     ),
+    Mutant("a full worker is not choked", "drift", "return private_bytes >= FULL_SHARE * memory_bytes", "return False"),
+    Mutant(
+        "a worker that is half full is choked",
+        "drift",
+        "private_bytes >= FULL_SHARE * memory_bytes",
+        "private_bytes >= memory_bytes / 2",
+    ),
     Mutant("it is told again and again", "drift", "watched.found is not None and (", "False and ("),
     Mutant("worse is no news", "drift", "(watched.found.thrashes or not thrashes)", "True"),
     Mutant("a new run has drifted already", "drift", "if watched is None or watched.run != run:", "if watched is None:"),

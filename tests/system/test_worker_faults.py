@@ -4,6 +4,7 @@ import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,10 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
 
 GREEDY = 'memory = "40MiB"\nparallel = 64\n'
 """Conversations of 64 callers take 128 MiB, which the engine makes room for when it loads: the kernel kills it every time."""
+
+
+FILL = "i=0; while :; do i=$((i+1)); head -c 4194304 /dev/zero > /tmp/$i; done"
+"""Take memory without an end, for a shell."""
 
 
 def test_a_worker_killed_under_a_stream_is_named_in_it(world: Stack, caller: Caller, place: Place) -> None:
@@ -96,8 +101,14 @@ def test_a_crash_loop_ends_and_a_mended_model_is_tried_at_once(world: Stack, cal
 def fill_shared_memory(world: Stack, model: str) -> None:
     """Take the worker's memory from inside, until the kernel must kill."""
     # The kernel may choose whoever fills it; then that begins again, until the server is chosen and takes the container with it.
-    fill = "i=0; while :; do i=$((i+1)); head -c 4194304 /dev/zero > /tmp/$i; done"
-    subprocess.run(["docker", "exec", world.worker(model), "timeout", "60", "sh", "-c", fill], capture_output=True, check=False)
+    subprocess.run(["docker", "exec", world.worker(model), "timeout", "60", "sh", "-c", FILL], capture_output=True, check=False)
+
+
+def memory_group(pid: int) -> Path:
+    """Return the folder of the control group that counts a process's memory."""
+    lines = Path(f"/proc/{pid}/cgroup").read_text(encoding="ascii").splitlines()
+    found = next(line.split(":", 2)[2] for line in lines if ":memory:" in line or line.startswith("0::"))
+    return Path("/sys/fs/cgroup/memory" + found)
 
 
 def test_a_worker_that_runs_out_of_memory_under_a_stream_is_told_apart_from_a_crash(
@@ -112,6 +123,23 @@ def test_a_worker_that_runs_out_of_memory_under_a_stream_is_told_apart_from_a_cr
 
     assert ("worker_out_of_memory", "out_of_memory") == (error["code"], error["details"]["cause"])
     assert full in error["message"]
+
+
+def test_a_worker_that_stands_still_at_its_limit_ran_out_of_memory_too(world: Stack, caller: Caller, place: Place) -> None:
+    """Where the kernel does not get to kill, everything in the container waits for memory: that is found by asking, and named."""
+    stuck = place("stuck", 'memory = "48MiB"\n')
+    with slowly(world, stuck), caller.stream(stuck) as stream:
+        stream.next()
+        pid = output(["docker", "inspect", "--format", "{{.State.Pid}}", world.worker(stuck)])
+        control = memory_group(int(pid)) / "memory.oom_control"
+        if not control.exists():
+            pytest.skip("only the first version of control groups can keep the kernel from killing")
+        control.write_text("1", encoding="ascii")
+        with subprocess.Popen(["docker", "exec", world.worker(stuck), "sh", "-c", FILL], stderr=subprocess.DEVNULL):
+            error = stream.rest()[-1]["error"]
+
+    assert ("worker_out_of_memory", "out_of_memory") == (error["code"], error["details"]["cause"])
+    assert stuck in error["message"]
 
 
 def test_frozen_workers_are_found_ended_and_started_again(world: Stack, caller: Caller, place: Place) -> None:

@@ -1,6 +1,6 @@
 """A worker that needs more than it is charged is noticed, once, and as what it is."""
 
-from controller.drift import FULL_SHARE, LASTING_S, REFAULT_BYTES_PER_S, Drift, Drifts, Reading
+from controller.drift import FULL_SHARE, LASTING_S, REFAULT_BYTES_PER_S, Drift, Drifts, Reading, is_choked
 from controller.spec import ModelName
 from controller.state import RunId
 from controller.units import MIB
@@ -93,3 +93,9 @@ def test_a_figure_below_the_weights_allows_for_nothing() -> None:
 
     assert found is not None
     assert 0 == found.allowed_bytes
+
+
+def test_a_worker_is_choked_by_private_memory_up_to_its_limit() -> None:
+    """One that could still drop pages of files is not; the few percent that the kernel keeps do not matter."""
+    assert is_choked(95 * MIB, memory_bytes=MEMORY_BYTES)
+    assert not is_choked(94 * MIB, memory_bytes=MEMORY_BYTES)
