@@ -75,7 +75,7 @@ class Owner(Protocol):
         ...
 
     def choked(self, model: ModelName) -> str:
-        """Say how full its container is, of a worker that has no memory left to work with; else nothing."""
+        """Say what a worker was seen to lack, if it cannot go on for want of memory; else nothing."""
         ...
 
     def worker_ended(self, model: ModelName, parts: Mapping[str, float], *, returned_bytes: int | None) -> None:
@@ -315,9 +315,9 @@ class Crew:
             self._strikes = {worker: self._strikes.get(worker, 0) + 1 for worker in silent}
             for model, run in silent:
                 if self._strikes[model, run] >= LIVENESS_STRIKES and (model, run) in self._fleet.ready():
-                    full = self._owner.choked(model)
-                    cause = ExitCause.OUT_OF_MEMORY if full else ExitCause.UNRESPONSIVE
-                    self._give_up(model, run, cause, f"it stopped answering{full and f', with {full}'}")
+                    lack = self._owner.choked(model)
+                    cause = ExitCause.OUT_OF_MEMORY if lack else ExitCause.UNRESPONSIVE
+                    self._give_up(model, run, cause, f"it stopped answering, with {lack}" if lack else "it stopped answering")
 
     def _went_away(self, why: str) -> None:
         if self.engine_away is None:

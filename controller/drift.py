@@ -47,14 +47,14 @@ class Reading:
         return max(0, self.memory_bytes - self.weights_bytes)
 
 
-def is_choked(private_bytes: int, *, memory_bytes: int) -> bool:
+def is_choked(private_bytes: int, *, memory_bytes: int, oom_kills: int) -> bool:
     """
-    Say whether a worker that answers nothing has no memory left to work with.
+    Say whether a worker that answers nothing does so for want of memory: it has none left, or the kernel has killed in it.
 
-    The kernel kills at the limit, but not always at once, and not always the server: it may choose a helper of it, or one that
-    gets no processor time to die in. Until then every process there waits for memory.
+    The container outlives a kill at its limit for a while where the kernel chose a helper of the server, where the server gets
+    no processor time to die in, or where the kernel was told to wait. The memory of the killed may be free again by then.
     """
-    return private_bytes >= FULL_SHARE * memory_bytes
+    return oom_kills > 0 or private_bytes >= FULL_SHARE * memory_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

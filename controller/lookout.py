@@ -169,11 +169,15 @@ class Lookout:
         return seen.usage.private_bytes
 
     def choked(self, worker: Worker) -> str:
-        """Say what a worker held when it was seen last, if that leaves it no memory to work with; else nothing."""
+        """Say what a worker was seen to lack, if it cannot go on for want of memory; else nothing."""
         seen = self._seen.get(worker.model)
-        if seen is None or not is_choked(seen.usage.private_bytes, memory_bytes=worker.memory_bytes):
+        if seen is None:
             return ""
-        return f"{format_bytes(seen.usage.private_bytes)} of {format_bytes(worker.memory_bytes)} held privately"
+        usage, memory_bytes = seen.usage, worker.memory_bytes
+        if not is_choked(usage.private_bytes, memory_bytes=memory_bytes, oom_kills=usage.oom_kills):
+            return ""
+        held = f"{format_bytes(usage.private_bytes)} of {format_bytes(memory_bytes)} held privately"
+        return f"{held}, {usage.oom_kills} of its processes killed" if usage.oom_kills else held
 
     def drift(self, model: ModelName) -> Drift | None:
         """Return how the worker of a model has outgrown its figure, if it has."""

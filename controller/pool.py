@@ -402,7 +402,7 @@ class Pool:
         return self.lookout.private_bytes(worker) if worker is not None and self.lookout.usage(model) is not None else 0
 
     def choked(self, model: ModelName) -> str:
-        """Say how full its container is, of a worker that has no memory left to work with; else nothing."""
+        """Say what a worker was seen to lack, if it cannot go on for want of memory; else nothing."""
         worker = self.workers.get(model)
         return self.lookout.choked(worker) if worker is not None else ""
 

@@ -63,6 +63,7 @@ class Usage:
         kernel_bytes: what the kernel holds for it and charges to it; 0 where it does not tell that apart.
         unified_bytes: what it holds of the box's memory for a GPU that shares it.
         gpu_bytes: what it holds of the memory of cards, all together.
+        oom_kills: how many of its processes the kernel has killed at the limit, as far as it counts them.
         gpu_unseen: it computes on a GPU whose memory nobody could look at, so it may hold more than is said here.
 
     """
@@ -74,6 +75,7 @@ class Usage:
     kernel_bytes: int = 0
     unified_bytes: int = 0
     gpu_bytes: int = 0
+    oom_kills: int = 0
     gpu_unseen: bool = False
 
     @property

@@ -6,6 +6,7 @@ program take the memory of the box. The controller's container sees the host's t
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +25,8 @@ _PLACES: Final = (
 )
 """Where engines put a container: version 1 and 2 of cgroups, managed by the engine itself and by systemd."""
 _LIMITS: Final = ("memory.limit_in_bytes", "memory.max")
+_EVENTS: Final = ("memory.oom_control", "memory.events")
+"""Where versions 1 and 2 count the processes that the kernel has killed at the limit."""
 
 
 class CgroupFiles:
@@ -52,12 +55,23 @@ def _read(folder: Path) -> Usage | None:
         stats = _counters((folder / "memory.stat").read_text(encoding="ascii"))
     except (OSError, UnicodeDecodeError):
         return None
-    return parse_usage({"stats": stats, "limit": _limit_bytes(folder)})
+    usage = parse_usage({"stats": stats, "limit": _limit_bytes(folder)})
+    return None if usage is None else replace(usage, oom_kills=_oom_kills(folder))
 
 
 def _counters(text: str) -> Mapping[str, int]:
     pairs = (line.split() for line in text.splitlines())
     return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdecimal()}
+
+
+def _oom_kills(folder: Path) -> int:
+    """Return how many processes were killed at the limit; 0 where nobody counts them."""
+    for name in _EVENTS:
+        try:
+            return _counters((folder / name).read_text(encoding="ascii")).get("oom_kill", 0)
+        except OSError:
+            continue
+    return 0
 
 
 def _limit_bytes(folder: Path) -> int:

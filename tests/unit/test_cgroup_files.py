@@ -76,3 +76,20 @@ def test_lines_of_a_strange_form_are_left_out(tmp_path: Path) -> None:
 
     assert found is not None
     assert (MIB, 0) == (found.anon_bytes, found.file_bytes)
+
+
+@pytest.mark.parametrize(
+    ("place", "stat", "name", "events"),
+    [
+        ("memory/docker/{}", V1, "oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n"),
+        ("docker/{}", V2, "events", "low 0\nhigh 0\nmax 7\noom 3\noom_kill 2\noom_group_kill 0\n"),
+    ],
+)
+def test_the_kernels_kills_at_the_limit_are_counted(tmp_path: Path, place: str, stat: str, name: str, events: str) -> None:
+    """Either version counts them in a file of its own; attempts and kills of whole groups are other lines."""
+    write(tmp_path / place.format(ID), stat, **{name: events})
+
+    found = CgroupFiles((tmp_path,)).read(ID)
+
+    assert found is not None
+    assert 2 == found.oom_kills

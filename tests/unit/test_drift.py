@@ -96,6 +96,7 @@ def test_a_figure_below_the_weights_allows_for_nothing() -> None:
 
 
 def test_a_worker_is_choked_by_private_memory_up_to_its_limit() -> None:
-    """One that could still drop pages of files is not; the few percent that the kernel keeps do not matter."""
-    assert is_choked(95 * MIB, memory_bytes=MEMORY_BYTES)
-    assert not is_choked(94 * MIB, memory_bytes=MEMORY_BYTES)
+    """One that could still drop pages of files is not; the kernel's own few percent do not matter; a kill always does."""
+    assert is_choked(95 * MIB, memory_bytes=MEMORY_BYTES, oom_kills=0)
+    assert not is_choked(94 * MIB, memory_bytes=MEMORY_BYTES, oom_kills=0)
+    assert is_choked(MIB, memory_bytes=MEMORY_BYTES, oom_kills=1)
