@@ -38,11 +38,11 @@ images: venv
 	@$(PYTHON) -m controller.ops.images build --dry-run $(if $(JSON),--json) $(if $(ENGINES),controller $(ENGINES))
 endif
 
-test: images ## run every test, on the real container engine
-	@$(WITH_ENGINE) env $$(<build/images.env) $(PYTHON) -m pytest $(PYTEST_ARGS)
+test: images ## run every test but the appliance's, on the real container engine
+	@$(WITH_ENGINE) env $$(<build/images.env) $(PYTHON) -m pytest -m "not appliance" $(PYTEST_ARGS)
 
 test-fast: venv ## run the tests that need no engine, in less than a minute
-	@$(PYTHON) -m pytest -m "not engine and not system and not vendor" -n auto $(PYTEST_ARGS)
+	@$(PYTHON) -m pytest -m "not engine and not system and not vendor and not appliance" -n auto $(PYTEST_ARGS)
 
 mutants: venv ## plant each of three hundred faults and more in the core, and see that the tests find it
 	@$(PYTHON) -m tests.mutants
