@@ -1,10 +1,11 @@
 """The composition root of the controller: reads nothing but the settings, and puts every part together."""
 
 import asyncio
+import os
 import signal
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -48,6 +49,7 @@ from controller.store.keys import ApiKey, Keys
 from controller.store.ledger import Ledger
 from controller.store.setbacks import Setbacks
 from controller.store.watcher import Watcher
+from controller.supervisor import NOBODY, Supervisor, find_supervisor
 from controller.tenancy import Tenancy
 from controller.units import MIB
 from controller.wire import Catalog as CatalogMessage
@@ -77,22 +79,39 @@ async def _run_until_signalled(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, serving.cancel)
+    supervisor = find_supervisor(os.environ)
     try:
-        await live(settings, lambda: DockerDriver(settings.owner))
+        await live(settings, lambda: DockerDriver(settings.owner), supervisor=supervisor)
     except asyncio.CancelledError:
+        supervisor.ending("stopped; the workers stay")
         log.info("controller.stopped")
 
 
-async def live(settings: Settings, driver: Callable[[], Driver], system: System = HERE, *, look_s: float = LOOK_S) -> None:
+async def live(
+    settings: Settings,
+    driver: Callable[[], Driver],
+    system: System = HERE,
+    *,
+    look_s: float = LOOK_S,
+    supervisor: Supervisor = NOBODY,
+) -> None:
     """Serve until cancelled, and begin anew when the box has changed: a restart is the same as a start."""
     while True:
         try:
-            await serve(settings, driver(), system, look_s=look_s)
+            async with supervisor.beginning():
+                await serve(settings, driver(), system, look_s=look_s, supervisor=supervisor)
         except* DeviceChangedError as group:
             log.warning("controller.begins_anew", reason=str(group.exceptions[0]))
 
 
-async def serve(settings: Settings, driver: Driver, system: System = HERE, *, look_s: float = LOOK_S) -> None:
+async def serve(
+    settings: Settings,
+    driver: Driver,
+    system: System = HERE,
+    *,
+    look_s: float = LOOK_S,
+    supervisor: Supervisor = NOBODY,
+) -> None:
     """
     Put the parts together and keep them going until cancelled.
 
@@ -123,8 +142,7 @@ async def serve(settings: Settings, driver: Driver, system: System = HERE, *, lo
         conversations=kept,
     )
     cards = _Cards(keys)
-    files = EngineFiles(home / "engines", database)
-    stock = Stock(driver, images)
+    files, stock = EngineFiles(home / "engines", database), Stock(driver, images)
     scanner = Scanner(
         settings,
         ledger,
@@ -151,6 +169,7 @@ async def serve(settings: Settings, driver: Driver, system: System = HERE, *, lo
         device=identity.device,
     )
     pool.why_absent, pool.gave_up, forge.gave_up = forge.absent, fallbacks.load_failed, fallbacks.build_failed
+    pool.turned = supervisor.alive
 
     def take(catalog: Catalog) -> bool:
         fallbacks.take(catalog)
@@ -186,11 +205,16 @@ async def serve(settings: Settings, driver: Driver, system: System = HERE, *, lo
             tasks.create_task(survived(yardstick.run(lambda: _weights(pool), idle=lambda: _is_idle(pool, forge))))
             tasks.create_task(kept_up(partial(stock.keep_looking, watcher.poke)))
             async with server.listening(Path(settings.run) / SOCKET_NAME):
-                async for catalog in catalogs:
-                    if take(catalog):
-                        server.announce()
+                supervisor.ready(f"serves {len(pool.models)} models")
+                await _follow(catalogs, take, server)
     finally:
         await asyncio.shield(_close(driver, ledger, database))
+
+
+async def _follow(catalogs: AsyncIterator[Catalog], take: Callable[[Catalog], bool], server: Server) -> None:
+    async for catalog in catalogs:
+        if take(catalog):
+            server.announce()
 
 
 def _make_folders(home: Path) -> None:

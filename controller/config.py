@@ -2,7 +2,7 @@
 The configuration: one TOML file, read once, into frozen settings.
 
 Order, the later wins: the defaults here, `/etc/windlass/appliance.toml` (`WINDLASS_CONFIG` names another), the variables
-`WINDLASS_HOME`, `WINDLASS_RUN`, `WINDLASS_MEMORY_BUDGET`, `WINDLASS_LISTEN`, `WINDLASS_OWNER`,
+`WINDLASS_HOME`, `WINDLASS_RUN`, `WINDLASS_MEMORY_BUDGET`, `WINDLASS_LISTEN`, `WINDLASS_SHARE_PORT`, `WINDLASS_OWNER`,
 `WINDLASS_USE_GPU` and `WINDLASS_IMAGE_<ENGINE>`.
 Unknown keys are errors, and every problem is listed at once.
 """
@@ -69,6 +69,8 @@ class GatewaySettings(_Section):
     """Ask callers on loopback for a key, too."""
     shutdown_grace_s: float = Field(default=30.0, ge=0)
     """How long running answers may take to end when the gateway is told to stop."""
+    share_port: bool = False
+    """Another gateway may listen on the same port, while one takes over from the other."""
 
 
 class SchedulerSettings(_Section):
@@ -220,6 +222,7 @@ def _apply_environment(raw: dict[str, Any], environ: Mapping[str, str]) -> None:
         ("WINDLASS_USE_GPU", ("use_gpu",)),
         ("WINDLASS_MEMORY_BUDGET", ("memory", "budget")),
         ("WINDLASS_LISTEN", ("gateway", "listen")),
+        ("WINDLASS_SHARE_PORT", ("gateway", "share_port")),
     ):
         if value := environ.get(variable):
             _put(raw, keys, value)

@@ -92,6 +92,7 @@ class Pool:
         pacing: who watches power and heat.
         why_absent: why a name is no registered model yet, if somebody knows.
         gave_up: told of a model whose engine is given up for another one, and why.
+        turned: told after every turn that came to its end.
 
     """
 
@@ -123,6 +124,7 @@ class Pool:
         self.budget = Budget(rules.capacity)
         self.why_absent: Callable[[str], RefusedError | None] = lambda _: None
         self.gave_up: Callable[[ModelSpec, str], None] = lambda *_: None
+        self.turned: Callable[[], None] = lambda: None
         guard = Guard(budget_bytes=rules.budget_bytes, floor_bytes=floor_bytes)
         gpus = GpuWatch(driver=driver, clock=clock, device=host.device, read=read_gpu_memory)
         self.lookout = Lookout(guard=guard, driver=driver, meter=meter, owner=self, clock=clock, read=read_supply, gpus=gpus)
@@ -424,6 +426,7 @@ class Pool:
         """Run one turn; any error is caught here and nowhere else, so that one wrong decision does not end all service."""
         try:
             self._turn(tasks)
+            self.turned()
         except Exception:
             log.exception("pool.turn_failed")
 

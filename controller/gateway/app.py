@@ -1,6 +1,8 @@
 """The gateway as one FastAPI application, and as one process."""
 
 import asyncio
+import contextlib
+import os
 import re
 import signal
 from collections.abc import Mapping, Sequence
@@ -22,12 +24,13 @@ from controller.gateway import docs, native, openai
 from controller.gateway.auth import Guard, Need, check_listen, is_loopback
 from controller.gateway.desk import Desk, Path
 from controller.gateway.health import Health
-from controller.gateway.inbound import App, HangUpError, Inbound, Receive, Scope, Send
+from controller.gateway.inbound import HangUpError, Inbound, Receive, Scope, Send
 from controller.gateway.lease import Session
 from controller.gateway.listener import server
 from controller.gateway.metrics import HUNG_UP, Metrics
 from controller.gateway.problems import Fault, ProblemError
 from controller.gateway.upstream import Workers
+from controller.supervisor import NOBODY, Supervisor, find_supervisor
 
 PATHS: Final[Sequence[Path]] = (*openai.PATHS, *native.PATHS, *docs.PATHS)
 EXPOSED_HEADERS: Final = (
@@ -40,6 +43,7 @@ EXPOSED_HEADERS: Final = (
 )
 SOCKET_NAME: Final = "controller.sock"
 CAUSE_PATIENCE_S: Final = 2.0
+FIRST_CATALOG_S: Final = 5.0
 
 log = structlog.get_logger()
 
@@ -192,12 +196,12 @@ async def _not_found(desk: Desk, request: Request, error: Exception) -> Response
 
 def run(settings: Settings) -> None:
     """Be the gateway's process, on uvloop."""
-    uvloop.run(serve(settings))
+    uvloop.run(serve(settings, find_supervisor(os.environ)))
 
 
-async def serve(settings: Settings) -> None:
+async def serve(settings: Settings, supervisor: Supervisor = NOBODY) -> None:
     """
-    Serve until told to stop; then let running answers end within the grace period.
+    Serve until told to end: by SIGTERM within the grace period, by SIGUSR1 when the last answer has been delivered.
 
     Raises:
         ConfigError: the address is none, or reachable from other machines while there is no API key.
@@ -206,32 +210,61 @@ async def serve(settings: Settings) -> None:
     host, port = split_listen(settings.gateway.listen)
     session = Session(str(settings.run / SOCKET_NAME))
     async with asyncio.TaskGroup() as group:
-        connection = group.create_task(session.run())
+        beside = [group.create_task(session.run()), group.create_task(supervisor.keep_alive())]
         try:
             if not (host == "localhost" or is_loopback(host)):
                 log.info("gateway.waits_for_keys", listen=settings.gateway.listen)
                 check_listen(host, (await session.catalog()).keys)
-            await _serve(build(settings, session), settings, host, port)
+            elif settings.gateway.share_port:
+                await _first_catalog(session)
+            await _serve(settings, session, supervisor, host=host, port=port)
         finally:
-            connection.cancel()
+            for task in beside:
+                task.cancel()
 
 
-async def _serve(app: App, settings: Settings, host: str, port: int) -> None:
+async def _first_catalog(session: Session) -> None:
+    """Know the models before the first caller comes, since the other gateway knows them; but better listen than wait for long."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(FIRST_CATALOG_S):
+            await session.catalog()
+
+
+async def _serve(settings: Settings, session: Session, supervisor: Supervisor, *, host: str, port: int) -> None:
     gateway = settings.gateway
-    served = server(app, host=host, port=port, max_header_bytes=gateway.max_header, grace_s=gateway.shutdown_grace_s)
+    served = server(
+        build(settings, session),
+        host=host,
+        port=port,
+        max_header_bytes=gateway.max_header,
+        grace_s=gateway.shutdown_grace_s,
+        share_port=gateway.share_port,
+        started=lambda: supervisor.ready(f"listens on {gateway.listen}"),
+    )
     loop = asyncio.get_running_loop()
+    draining = asyncio.Event()
 
     def stop() -> None:
         log.info("gateway.stopping", grace_s=gateway.shutdown_grace_s)
+        supervisor.ending("lets running answers end")
         served.should_exit = True
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
+    async def drain() -> None:
+        await draining.wait()
+        log.info("gateway.draining", leases=session.held)
+        supervisor.ending("drains: another gateway takes what is new")
+        await served.drain(limit_s=settings.scheduler.request_limit_s, is_waiting=lambda: session.waiting > 0)
+
+    handlers = {signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGUSR1: draining.set}
+    for number, handler in handlers.items():
+        loop.add_signal_handler(number, handler)
+    drainer = loop.create_task(drain())
     try:
         log.info("gateway.listening", listen=gateway.listen)
         await served.serve()
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        drainer.cancel()
+        for number in handlers:
             loop.remove_signal_handler(number)
 
 

@@ -252,6 +252,11 @@ class Session:
         """How many leases are held or waited for."""
         return len(self._leases)
 
+    @property
+    def waiting(self) -> int:
+        """How many leases are waited for."""
+        return sum(lease.phase is Phase.WAITING for lease in self._leases.values())
+
     async def run(self) -> None:
         """Stay connected, for ever."""
         pause_s = _FIRST_PAUSE_S

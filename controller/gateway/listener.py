@@ -1,13 +1,15 @@
-"""uvicorn, with what it leaves out: limits on the request head, and errors in our form for what is no HTTP."""
+"""uvicorn, with what it leaves out: limits on the request head, errors in our form for what is no HTTP, an end by draining."""
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+import socket
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from controller.errors import ConfigError
 from controller.gateway.inbound import HANG_UPS, JOINED, App
 from controller.gateway.problems import Fault, ProblemError
 
@@ -15,6 +17,7 @@ HEAD_TIMEOUT_S: Final = 20.0
 """How long a request head may take to arrive, and a new connection to send its first one."""
 KEEP_ALIVE_S: Final = 30
 """How long an idle connection is kept: a client that talks now and then keeps its own."""
+DRAIN_POLL_S: Final = 0.05
 
 
 class Joining:
@@ -72,6 +75,17 @@ class Listener(HttpToolsProtocol):
         self._head_timer: asyncio.TimerHandle | None = None
         self._lost = False
         self._on_hang_up: Callable[[], None] | None = None
+        self._last = False
+
+    def finish(self) -> None:
+        """
+        Answer one more request at most, and say with the answer that it was the last.
+
+        An idle connection is not closed here: its client may be sending at this moment, and could not know whether it was heard.
+        """
+        self._last = True
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.keep_alive = False
 
     def attend(self, on_hang_up: Callable[[], None] | None) -> None:
         """Call this if the connection is lost, or at once if it is already; one request at a time is answered, so it is one."""
@@ -116,6 +130,8 @@ class Listener(HttpToolsProtocol):
         self._stop_timer()
         self._head_begun = self._in_head = False
         super().on_headers_complete()
+        if self._last:
+            self.finish()
 
     def on_message_complete(self) -> None:
         """Expect the next head."""
@@ -159,10 +175,102 @@ class Listener(HttpToolsProtocol):
 class Server(uvicorn.Server):
     """A server whose signals are somebody else's business: it ends when it is told to, and nothing is raised again afterwards."""
 
+    def __init__(self, config: uvicorn.Config, *, share_port: bool, started: Callable[[], None]) -> None:
+        """Listen nowhere yet; *started* is called once it does."""
+        super().__init__(config)
+        self._share_port = share_port
+        self._on_started = started
+        self._listening: list[socket.socket] = []
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Capture none."""
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and keep a second hold on each socket: closing the server alone would lose whoever waits to be accepted."""
+        sockets = sockets or bind(self.config.host, self.config.port, share=self._share_port)
+        self._listening = [one.dup() for one in sockets]
+        await super().startup(sockets)
+        self._on_started()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop listening, and let what is answered come to its end within the grace period."""
+        self._let_go()
+        await super().shutdown(sockets)
+
+    async def drain(self, *, limit_s: float, is_waiting: Callable[[], bool]) -> None:
+        """
+        Take no new connection, finish those there are, and end when the last one has.
+
+        Args:
+            limit_s: how long an answer may take.
+            is_waiting: somebody waits for its answer to begin, which has a bound of its own.
+
+        """
+        loop = asyncio.get_running_loop()
+        for server in self.servers:
+            server.close()
+        for accepted in self._let_go():
+            await loop.connect_accepted_socket(self._connection, accepted)
+        for connection in tuple(self.server_state.connections):
+            if isinstance(connection, Listener):
+                connection.finish()
+        deadline_s = loop.time() + limit_s
+        while (self.server_state.connections or self.server_state.tasks) and loop.time() < deadline_s:
+            await asyncio.sleep(DRAIN_POLL_S)
+            if is_waiting():
+                deadline_s = loop.time() + limit_s
+        self.should_exit = True
+
+    def _connection(self) -> asyncio.Protocol:
+        made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return made
+
+    def _let_go(self) -> Sequence[socket.socket]:
+        """Close the sockets, and return those who were waiting to be accepted; nothing may happen in between."""
+        accepted = []
+        for listening in self._listening:
+            listening.settimeout(0)
+            with contextlib.suppress(OSError):  # nobody waits any more
+                while True:
+                    accepted.append(listening.accept()[0])
+            listening.close()
+        self._listening = []
+        return accepted
+
+
+def bind(host: str, port: int, *, share: bool) -> list[socket.socket]:
+    """
+    Return a socket for every address of *host*; `::` is every address of this machine, those of IPv4 too.
+
+    Args:
+        host: a name or an address.
+        port: the port, 0 for a free one.
+        share: another process of the same user may listen there as well.
+
+    Raises:
+        ConfigError: there is no such address here, or somebody else listens there.
+
+    """
+    bound: list[socket.socket] = []
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, address in dict.fromkeys((one[0], one[4]) for one in found):
+            listening = socket.socket(family, socket.SOCK_STREAM)
+            bound.append(listening)
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, share)
+            if family == socket.AF_INET6:
+                listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, host != "::")
+            listening.bind(address)
+    except OSError as exc:
+        for one in bound:
+            one.close()
+        raise ConfigError([f"gateway.listen: cannot listen on port {port} of {host}: {exc.strerror or exc}"]) from exc
+    return bound
 
 
 def listener(*, max_header_bytes: int) -> type[Listener]:
@@ -170,7 +278,16 @@ def listener(*, max_header_bytes: int) -> type[Listener]:
     return type("LimitedListener", (Listener,), {"max_header_bytes": max_header_bytes})
 
 
-def server(app: App, *, host: str, port: int, max_header_bytes: int, grace_s: float) -> Server:
+def server(
+    app: App,
+    *,
+    host: str,
+    port: int,
+    max_header_bytes: int,
+    grace_s: float,
+    share_port: bool = False,
+    started: Callable[[], None] = lambda: None,
+) -> Server:
     """Return a server that is ready to serve *app*."""
     return Server(
         uvicorn.Config(
@@ -186,5 +303,7 @@ def server(app: App, *, host: str, port: int, max_header_bytes: int, grace_s: fl
             server_header=False,
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=max(1, round(grace_s)),
-        )
+        ),
+        share_port=share_port,
+        started=started,
     )
