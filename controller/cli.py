@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
 import typer
 
+from controller.cli_box import app as box_app
 from controller.errors import AnswerError, ConfigError, UnreachableError, WindlassError
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ app = typer.Typer(
 )
 keys_app = typer.Typer(help="Make, list and revoke API keys, on the box itself.", no_args_is_help=True)
 app.add_typer(keys_app, name="keys")
+app.add_typer(box_app, name="box", hidden=True)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Url = Annotated[str | None, typer.Option("--url", envvar="WINDLASS_URL", help="Where the gateway is.", show_default=False)]

@@ -5,7 +5,6 @@ Bring the stack up and down on this machine: `python -m controller.ops.local up`
 started, the workers too, and keeps models and state.
 """
 
-import asyncio
 import os
 import pwd
 import shutil
@@ -13,8 +12,6 @@ import socket
 import subprocess
 import tomllib
 from collections.abc import Sequence, Set
-from contextlib import closing
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from time import monotonic, sleep
 from typing import Annotated, Any, Final
@@ -22,20 +19,15 @@ from urllib.parse import urlsplit
 
 import typer
 
-from controller.config import DEFAULT_PATH, load_settings
-from controller.device import GpuAccess
-from controller.drivers.base import EngineInfo
-from controller.drivers.docker import DockerDriver
-from controller.errors import EngineError, WindlassError
-from controller.ops import host_files
+from controller.config import DEFAULT_PATH, Settings, load_settings
+from controller.errors import WindlassError
+from controller.ops import box
 from controller.ops import place as places
 from controller.ops.client import Api
 from controller.ops.images import Builder, find_target, read_tags
 from controller.ops.place import Place
 from controller.ops.recipes import recipes_for
 from controller.ops.steps import StepError, console, run_step
-from controller.probes.device import read_device
-from controller.probes.jetson import read_jetson
 from controller.probes.system import LocalSystem
 
 PROJECT: Final = Path(__file__).resolve().parents[2]
@@ -140,29 +132,13 @@ def write_host_file(file: Path, place: Place, *, use_gpu: bool) -> bool:
         Whether there is anything; else there is no such file.
 
     """
+    settings = Settings(owner=place.owner, use_gpu=use_gpu)
     system = LocalSystem((Path("/"),))
-    with closing(asyncio.new_event_loop()) as loop:  # not asyncio.run: that forgets the loop of whoever called us
-        engine = loop.run_until_complete(_ask_engine(place))
-    device = read_device(system, engine)
-    content = host_files.host_compose(
-        device if use_gpu else replace(device, access=GpuAccess.NONE),
-        is_jetson=read_jetson(system) is not None,
-        exists=lambda path: Path(path).exists(),
-    )
+    content = box.host_file(settings, system, engine_socket=place.engine_socket, exists=lambda path: Path(path).exists())
     file.unlink(missing_ok=True)
     if content is not None:
-        file.write_text(host_files.write(content), encoding="utf-8")
+        file.write_text(content, encoding="utf-8")
     return content is not None
-
-
-async def _ask_engine(place: Place) -> EngineInfo | None:
-    driver = DockerDriver(place.owner, url=f"unix://{place.engine_socket}")
-    try:
-        return await driver.info()
-    except EngineError:  # whoever needs it next says so
-        return None
-    finally:
-        await driver.close()
 
 
 def _compose(place: Place, verb: Sequence[str], *, extra: Sequence[Path] | None) -> list[str]:
