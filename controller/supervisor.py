@@ -56,6 +56,10 @@ class Supervisor:
         again = ("READY=1",) if self._ready and not self._ending else ()  # whoever listens now may be another than before
         self._tell(*again, "WATCHDOG=1")
 
+    def says(self, status: str) -> None:
+        """Say what it does now, in words for people."""
+        self._tell(f"STATUS={status}")
+
     def ending(self, status: str) -> None:
         """Say that it takes nothing new any more."""
         self._ending = True

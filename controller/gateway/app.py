@@ -252,7 +252,8 @@ async def _serve(settings: Settings, session: Session, supervisor: Supervisor, *
     async def drain() -> None:
         await draining.wait()
         log.info("gateway.draining", leases=session.held)
-        supervisor.ending("drains: another gateway takes what is new")
+        # Not that it ends: systemd would give it no more than TimeoutStopSec, and the last answer may take longer.
+        supervisor.says("drains: another gateway takes what is new")
         await served.drain(limit_s=settings.scheduler.request_limit_s, is_waiting=lambda: session.waiting > 0)
 
     handlers = {signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGUSR1: draining.set}

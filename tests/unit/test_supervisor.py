@@ -74,6 +74,13 @@ def test_a_supervisor_that_came_later_hears_that_it_is_ready(ear: Ear) -> None:
     assert [["READY=1", "WATCHDOG=1"], ["STOPPING=1", "STATUS=drains"], ["WATCHDOG=1"]] == ear.heard()[1:]
 
 
+def test_what_it_does_is_no_change_of_state(ear: Ear) -> None:
+    """Words for people alone: one that drains goes on for as long as its last answer takes."""
+    ear.supervisor().says("drains")
+
+    assert [["STATUS=drains"]] == ear.heard()
+
+
 def test_no_watchdog_no_signs(ear: Ear) -> None:
     """Without an interval nobody waits for signs of life."""
     ear.supervisor(watchdog_s=None).alive()
