@@ -10,6 +10,8 @@ from controller.engines.builds import BuildRecipe
 
 DIGITS: Final = 24
 """Hex digits of a fingerprint: 96 bits, far more than needed to tell any two builds of a box apart."""
+ANY_DEVICE: Final = "any"
+"""The device of what was not compiled for one: a GGUF that a laptop has quantised is served on a Jetson."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +25,7 @@ class BuildKey:
         quantization: how its weights are stored; empty is as they were.
         options: the commands of the build.
         images: the images that run them, by engine.
-        device: what it is built for.
+        device: what it is built for, or `ANY_DEVICE`.
 
     """
 
@@ -48,7 +50,7 @@ class BuildKey:
 
     @classmethod
     def of(cls, recipe: BuildRecipe, *, source: str, images: Mapping[str, str], device: str) -> "BuildKey":
-        """Return the key of what *recipe* makes of *source*."""
+        """Return the key of what *recipe* makes of *source*, for *device* where the recipe depends on it."""
         used = sorted({step.image for step in recipe.steps})
         return cls(
             source=source,
@@ -56,7 +58,7 @@ class BuildKey:
             quantization=recipe.quantization.value if recipe.quantization else "",
             options=tuple(step.argv for step in recipe.steps),
             images={name: images[name] for name in used},
-            device=device,
+            device=device if recipe.one_device else ANY_DEVICE,
         )
 
 

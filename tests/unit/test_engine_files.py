@@ -6,11 +6,12 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
+from controller.engines.builds import BuildRecipe, BuildStep
 from controller.errors import StoreError
 from controller.store import engine_files
 from controller.store.database import Database, open_database
 from controller.store.engine_files import EngineFile, EngineFiles
-from controller.store.fingerprint import BuildKey
+from controller.store.fingerprint import ANY_DEVICE, BuildKey
 
 GGUF = PurePosixPath("model.gguf")
 
@@ -67,6 +68,17 @@ def test_whatever_a_file_depends_on_is_in_its_fingerprint(changes: dict[str, obj
     """Any other ingredient is another file, and the same ones are the same file; only images leave the lineage as it is."""
     assert key().fingerprint == key().fingerprint != key(**changes).fingerprint
     assert (key().lineage == key(**changes).lineage) is ("images" in changes)
+
+
+@pytest.mark.parametrize(("gpu", "device"), [(True, "sm87"), (False, ANY_DEVICE)])
+def test_only_what_was_compiled_for_a_device_is_of_that_device(gpu: bool, device: str) -> None:
+    """A file that no GPU had a part in is the same one for every box: a laptop builds it for a Jetson."""
+    steps = [BuildStep(title="t", image="llama-cpp", argv=("a",), memory_bytes=1, gpu=one) for one in (False, gpu)]
+    recipe = BuildRecipe(
+        engine="llama-cpp", quantization=None, steps=tuple(steps), output=GGUF, estimate_bytes=1, scratch_bytes=1
+    )
+
+    assert device == BuildKey.of(recipe, source="s", images={"llama-cpp": "i"}, device="sm87").device
 
 
 def test_what_was_built_is_found_with_its_manifest(files: EngineFiles) -> None:

@@ -133,6 +133,11 @@ class BuildRecipe:
     one_image: bool = False
 
     @property
+    def one_device(self) -> bool:
+        """Whether what comes out runs on the device that made it alone; all else is the same file on every box."""
+        return any(step.gpu for step in self.steps)
+
+    @property
     def memory_bytes(self) -> int:
         """The most that any step may use."""
         return max(step.memory_bytes for step in self.steps)
