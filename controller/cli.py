@@ -4,18 +4,18 @@ The verbs of `windlass`.
 Tables for people, `--json` for programs. Heavy modules are imported by the verbs that need them, so that each starts quickly.
 """
 
-import contextlib
-import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
 import typer
 
 from controller.cli_box import app as box_app
-from controller.errors import AnswerError, ConfigError, UnreachableError, WindlassError
+from controller.bundle_verbs import bundle_app
+from controller.console import AsJson, Config, environment, live, print_json, print_parts
+from controller.errors import AnswerError, BundleRefusedError, ConfigError, UnreachableError, WindlassError
 
 if TYPE_CHECKING:
     from controller.config import Settings
@@ -33,9 +33,6 @@ _EPILOG: Final = (
     "WINDLASS_CONFIG, WINDLASS_HOME, WINDLASS_RUN."
 )
 
-_WIDE: Final = 200
-"""Columns of a table that goes into a file or a pipe."""
-
 app = typer.Typer(
     help="Many models on disk, a few in memory, one API in front.",
     epilog=_EPILOG,
@@ -46,10 +43,9 @@ app = typer.Typer(
 keys_app = typer.Typer(help="Make, list and revoke API keys, on the box itself.", no_args_is_help=True)
 app.add_typer(keys_app, name="keys")
 app.add_typer(box_app, name="box", hidden=True)
+app.add_typer(bundle_app, name="bundle")
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Url = Annotated[str | None, typer.Option("--url", envvar="WINDLASS_URL", help="Where the gateway is.", show_default=False)]
-Config = Annotated[Path | None, typer.Option("--config", envvar="WINDLASS_CONFIG", help="The configuration file.")]
 Model = Annotated[str, typer.Argument(help="The model's name.", show_default=False)]
 
 
@@ -89,7 +85,7 @@ def exit_code(exc: WindlassError) -> int:
     match exc:
         case UnreachableError():
             return EXIT_UNREACHABLE
-        case AnswerError(refused=True):
+        case AnswerError(refused=True) | BundleRefusedError():
             return EXIT_REFUSED
         case ConfigError():
             return EXIT_USAGE
@@ -127,18 +123,18 @@ def check(config: Config = None, *, as_json: AsJson = False) -> None:
     from controller.ops.check.rules import findings as judge  # noqa: PLC0415
     from controller.ops.check.values import Severity  # noqa: PLC0415
 
-    facts = survey.survey(_environment(), config=config)
+    facts = survey.survey(environment(), config=config)
     findings = judge(facts)
     failed = any(finding.severity is Severity.ERROR for finding in findings)
     if as_json:
         from controller import reports  # noqa: PLC0415
 
         device = reports.device_row(facts.device)
-        _print_json({"ok": not failed, "device": device, "findings": [finding.as_json() for finding in findings]})
+        print_json({"ok": not failed, "device": device, "findings": [finding.as_json() for finding in findings]})
     else:
         from controller.ops import tables  # noqa: PLC0415
 
-        _print([tables.device_line(facts.device), *tables.findings_lines(findings)])
+        print_parts([tables.device_line(facts.device), *tables.findings_lines(findings)])
     if failed:
         raise typer.Exit(EXIT_FAILED)
 
@@ -159,16 +155,16 @@ def doctor(
 
     if fix and not doctors.is_root():
         raise typer.BadParameter("changing the system needs root: sudo windlass doctor --fix", param_hint="--fix")
-    deeds = doctors.plan(judge(survey.survey(_environment(), config=config)), names or ())
+    deeds = doctors.plan(judge(survey.survey(environment(), config=config)), names or ())
     if fix:
         deeds = tuple(doctors.treat(deed, system=LocalSystem(), hands=doctors.LocalHands()) for deed in deeds)
     failed = any(deed.state is doctors.State.FAILED for deed in deeds)
     if as_json:
-        _print_json({"ok": not failed, "changed": fix, "remedies": [deed.as_json() for deed in deeds]})
+        print_json({"ok": not failed, "changed": fix, "remedies": [deed.as_json() for deed in deeds]})
     else:
         from controller.ops.doctor_lines import deed_lines  # noqa: PLC0415
 
-        _print(deed_lines(deeds))
+        print_parts(deed_lines(deeds))
     if failed:
         raise typer.Exit(EXIT_FAILED)
 
@@ -248,7 +244,7 @@ def logs(
 
     body = _api(url).get(f"/models/{segment(model)}/logs", query={"tail": tail})
     if as_json:
-        _print_json(body)
+        print_json(body)
     else:
         for line in body["lines"]:
             typer.echo(line)
@@ -308,7 +304,7 @@ def build(
     wanted = {"model": model} | ({"quantization": quantization} if quantization else {})
     row = api.post("/build_model", wanted)
     if wait:
-        with _live() as show:
+        with live() as show:
             row = building.follow(
                 row, look=lambda: api.get("/builds")["builds"], show=lambda one: None if as_json else show(building.line(one))
             )
@@ -368,7 +364,7 @@ def create_key(
         raise typer.BadParameter(f"wanted inference or admin, got {', '.join(unknown)}", param_hint="--scope")
     body = _call(config, "keys.create", {"scopes": wanted, "name": name, "rate_limit_per_min": rate_limit_per_min})
     if as_json:
-        _print_json(body)
+        print_json(body)
     else:
         typer.echo(body["secret"])
         typer.echo(f"Key {body['id']} for {', '.join(body['scopes'])}. Keep the secret: it cannot be shown again.", err=True)
@@ -396,7 +392,7 @@ def revoke_key(
     """Revoke a key: requests that carry it are refused from now on."""
     body = _call(config, "keys.revoke", {"id": key})
     if as_json:
-        _print_json(body)
+        print_json(body)
     else:
         typer.echo(f"{body['id']} is revoked")
 
@@ -407,7 +403,7 @@ def version(*, as_json: AsJson = False) -> None:
     from controller import __version__  # noqa: PLC0415
 
     if as_json:
-        _print_json({"version": __version__})
+        print_json({"version": __version__})
     else:
         typer.echo(f"windlass {__version__}")
 
@@ -434,14 +430,7 @@ def _call(config: Path | None, verb: str, arguments: dict[str, object]) -> Any: 
     from controller.config import load_settings  # noqa: PLC0415
     from controller.ops.control import call  # noqa: PLC0415
 
-    return call(load_settings(_environment(), path=config).run / "controller.sock", verb, arguments)
-
-
-def _environment() -> dict[str, str]:
-    """Return the environment, with the folders that `make run` chose for a plain user."""
-    from controller.ops.place import place_environment  # noqa: PLC0415
-
-    return place_environment(os.environ, root=os.geteuid() == 0, user_home=PurePosixPath(Path.home()))
+    return call(load_settings(environment(), path=config).run / "controller.sock", verb, arguments)
 
 
 def _change(body: Any, *, as_json: bool) -> None:  # noqa: ANN401
@@ -458,7 +447,7 @@ def _change(body: Any, *, as_json: bool) -> None:  # noqa: ANN401
 def _show(body: Any, render: Callable[[Any], Iterable[object]], *, as_json: bool) -> None:  # noqa: ANN401
     """Print *body* for programs or for people."""
     if as_json:
-        _print_json(body)
+        print_json(body)
         return
     try:
         parts = list(render(body))
@@ -468,29 +457,4 @@ def _show(body: Any, render: Callable[[Any], Iterable[object]], *, as_json: bool
             code=None,
             refused=False,
         ) from exc
-    _print(parts)
-
-
-def _print(parts: Iterable[object]) -> None:
-    from rich.console import Console  # noqa: PLC0415
-
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
-    for part in parts:
-        console.print(part, soft_wrap=isinstance(part, str))
-
-
-@contextlib.contextmanager
-def _live() -> Iterator[Callable[[str], None]]:
-    """Give out a line that changes in place on a terminal, and a line for every change elsewhere."""
-    from rich.console import Console  # noqa: PLC0415
-
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
-    if not console.is_terminal:
-        yield lambda text: console.print(text, soft_wrap=True)
-        return
-    with console.status("") as status:
-        yield status.update
-
-
-def _print_json(body: object) -> None:
-    typer.echo(json.dumps(body, indent=2))
+    print_parts(parts)

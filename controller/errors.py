@@ -10,6 +10,8 @@ Every error Windlass raises on purpose.
     │   └── ContainerMissingError    the container asked about is not there
     ├── DeviceChangedError   the box is not any more what the controller was started on
     ├── StoreError           the state database or a file of ours cannot be read or written
+    ├── BundleError          a bundle of models is damaged, incomplete, or cannot be written
+    │   └── BundleRefusedError       it is not packed or taken as it was asked; nothing was changed
     ├── ProtocolError        a message on the controller's socket is not one we know
     ├── UnreachableError     the command line cannot reach the gateway or the controller
     ├── AnswerError          the gateway or the controller answered the command line with an error
@@ -68,6 +70,14 @@ class DeviceChangedError(WindlassError):
 
 class StoreError(WindlassError):
     """The state database or one of our own files cannot be read or written."""
+
+
+class BundleError(WindlassError):
+    """A bundle of models is damaged, incomplete, or cannot be written."""
+
+
+class BundleRefusedError(BundleError):
+    """A bundle is not packed or taken as it was asked: no room, another model of that name, a name that leads elsewhere."""
 
 
 class ProtocolError(WindlassError):

@@ -5,12 +5,14 @@ It does if its `model.toml` names a quantisation, if its engine does not read th
 that its engine cannot apply while it serves, or if its engine serves nothing but what was built for this very device.
 """
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Final
 
+from controller import engines
 from controller.engines.base import Engine, Options, WeightsHeader
 from controller.engines.builds import Adapter, AdapterFormat, BuildRecipe, Quantization, SourceDescription, Want, recipe
 from controller.engines.builds.auto import Choice, best_fit
@@ -21,7 +23,7 @@ from controller.store.engine_files import EngineFile
 from controller.store.fingerprint import BuildKey
 from controller.store.folder import File
 from controller.store.manifest import FILE_NAME, Manifest
-from controller.store.weights import Weights
+from controller.store.weights import Weights, read_weights
 
 ADAPTER_CONFIG: Final = "adapter_config.json"
 ADAPTER_WEIGHTS: Final = "adapter_model.safetensors"
@@ -184,6 +186,17 @@ def _room(header: WeightsHeader, terms: Terms) -> tuple[Callable[[WeightsHeader]
 
 def _is_stored_so(header: WeightsHeader, wanted: Quantization) -> bool:
     return abs(estimate_bytes(header, wanted) / max(1, header.weights_bytes) - 1) < SAME_SHARE
+
+
+def source_digests(folder: Path, files: Sequence[File], manifest: Manifest) -> frozenset[str]:
+    """Return what a folder is called in the engine files built of it: one name for each kind of weights that is read of it."""
+    names = tuple(file.name for file in files if file.name not in manifest.lora and "/" not in file.name)
+    found = set()
+    for engine in engines.ENGINES.values():
+        with contextlib.suppress(ModelError):
+            weights = read_weights(folder, names, file=manifest.file, formats=source_formats(engine, names))
+            found.add(_source_digest(weights, files, manifest))
+    return frozenset(found)
 
 
 def _source_digest(weights: Weights, files: Sequence[File], manifest: Manifest) -> str:

@@ -1,0 +1,95 @@
+"""What the tests of bundles share: small homes, and a progress that cuts the power."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from controller.bundles.arrival import Arrival
+from controller.bundles.export import Packer
+from controller.bundles.judging import Wish
+from controller.bundles.packing import all_models, find_sources
+from controller.bundles.reporting import Outcome, State
+from controller.store.database import open_database
+from controller.store.engine_files import EngineFile, EngineFiles
+from controller.store.fingerprint import BuildKey
+
+SMALL_PARTS = 4096
+
+
+class PowerCutError(BaseException):
+    """The power is cut: nothing of ours handles this."""
+
+
+@dataclass
+class Meter:
+    """Counts, and cuts the power after so many steps."""
+
+    cut_after: int = -1
+    steps: int = 0
+    moved_bytes: int = 0
+    begun: list[str] = field(default_factory=list)
+
+    def begin(self, what: str, size_bytes: int) -> None:
+        """Note it."""
+        self.begun.append(what)
+        self._step()
+
+    def moved(self, count_bytes: int) -> None:
+        """Count it."""
+        self.moved_bytes += count_bytes
+        self._step()
+
+    def _step(self) -> None:
+        if self.steps == self.cut_after:
+            raise PowerCutError
+        self.steps += 1
+
+
+def put(folder: Path, files: Mapping[str, bytes]) -> Path:
+    """Write files, and return their folder."""
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return every file below a folder."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def key(**changes: object) -> BuildKey:
+    """Describe what an engine file is built from."""
+    wanted: dict[str, object] = {
+        "source": "abc",
+        "engine": "llama-cpp",
+        "quantization": "q8_0",
+        "options": (("quantize", "q8_0"),),
+        "images": {"llama-cpp": "windlass/llama-cpp:1"},
+        "device": "any",
+    }
+    return BuildKey(**{**wanted, **changes})  # type: ignore[arg-type]
+
+
+def shelf(home: Path) -> EngineFiles:
+    """Open the engine files of a home, as a controller does."""
+    home.mkdir(parents=True, exist_ok=True)
+    return EngineFiles(home / "engines", open_database(home / "state.db"))
+
+
+def build(home: Path, wanted: BuildKey, data: bytes = b"engine" * 1000) -> EngineFile:
+    """Have a home build an engine file."""
+    files = shelf(home)
+    (files.begin(wanted.fingerprint) / "model.gguf").write_bytes(data)
+    return files.commit(wanted, PurePosixPath("model.gguf"), model="mini", seconds=1.0)
+
+
+def pack(home: Path, root: Path, *models: str, progress: Meter | None = None, part_bytes: int = SMALL_PARTS) -> list[State]:
+    """Export, and return what became of each folder."""
+    sources = find_sources(home, models or all_models(home), with_engine_files=True)
+    return [one.state for one in Packer(root=root, progress=progress or Meter(), part_bytes=part_bytes).pack(sources)]
+
+
+def take(home: Path, *roots: Path, wish: Wish | None = None, progress: Meter | None = None) -> tuple[Outcome, ...]:
+    """Import."""
+    return Arrival(home=home, wish=wish or Wish(), progress=progress or Meter()).take(roots)
