@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any, Final, Protocol
 
@@ -130,9 +129,7 @@ class Forge:
         for fingerprint, order in wanted.items():
             known = self._tickets.get(fingerprint)
             if known is not None:
-                known.order, known.once, known.wanted = order, False, True
-                if known.state is State.BUILT and not order.done:  # it was removed, or is to be compared again
-                    known.state, known.done_bytes = State.QUEUED, 0
+                known.take(order)
             elif not order.done:
                 self._tickets[fingerprint] = Ticket(order=order)
         for fingerprint, ticket in list(self._tickets.items()):
@@ -171,8 +168,8 @@ class Forge:
     async def _take_up(self, ticket: Ticket) -> None:
         """Do one build, or as much of it as can be done now; what goes wrong with it ends nothing else."""
         try:
-            if ticket.order.file is not None and not ticket.adopted:
-                await self._verify(ticket)
+            if ticket.order.to_compare is not None and not ticket.adopted:
+                await self._verify(ticket, ticket.order.to_compare)
             else:
                 await self._make(ticket)
         except Exception:
@@ -182,16 +179,11 @@ class Forge:
         if not ticket.wanted and self._tickets.get(ticket.order.fingerprint) is ticket:
             del self._tickets[ticket.order.fingerprint]
 
-    async def _verify(self, ticket: Ticket) -> None:
+    async def _verify(self, ticket: Ticket, file: EngineFile) -> None:
         ticket.state, ticket.since_s = State.VERIFYING, self._clock()
-        matches = await self._shop.run_slowly(lambda: self._files.verify(ticket.order.fingerprint))
-        log.info("engine_file.verified", model=ticket.order.model, matches=matches, fingerprint=ticket.order.fingerprint)
-        if matches:
-            ticket.built()
-        else:
-            ticket.state = State.QUEUED
-            ticket.reason = "it did not match its manifest, was put into quarantine, and is built anew"
-            ticket.order = replace(ticket.order, file=None)
+        matches = await self._shop.run_slowly(lambda: self._files.verify(file.fingerprint))
+        log.info("engine_file.verified", model=ticket.order.model, matches=matches, fingerprint=file.fingerprint)
+        ticket.compared(file, matches=matches)
         self._changed()
 
     async def _make(self, ticket: Ticket) -> None:

@@ -3,10 +3,11 @@
 import enum
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from controller.charges import Cards
+from controller.store.engine_files import EngineFile
 from controller.store.orders import Order
 
 BACKOFF_S: Final = 15.0
@@ -112,9 +113,27 @@ class Ticket:
         if self.state not in UNDER_WAY:
             self.state, self.reason, self.failures, self.retry_at_s = State.QUEUED, "", 0, 0.0
 
+    def take(self, order: Order) -> None:
+        """Take what is wanted now; a file that has arrived from elsewhere is compared, whatever became of its build."""
+        arrived = order.file is not None and self.order.file is None
+        removed = self.state is State.BUILT and not order.done
+        self.order, self.once, self.wanted = order, False, True
+        if removed or (arrived and not order.done and self.state in RESTING):
+            self.state, self.done_bytes = State.QUEUED, 0
+
     def built(self) -> None:
         """Take note that the file is there; whatever was wrong or said before is over."""
         self.state, self.reason, self.log, self.failures, self.stop = State.BUILT, "", (), 0, False
+
+    def compared(self, file: EngineFile, *, matches: bool) -> None:
+        """Take note of how a comparison ended; after that of an older file, or of a spoilt one, the newest is still to be built."""
+        if matches and file.fingerprint == self.order.fingerprint:
+            self.built()
+            return
+        spoilt = self.order.file is not None and self.order.file.fingerprint == file.fingerprint
+        self.state, self.order = State.QUEUED, replace(self.order, file=None if spoilt else self.order.file, older=None)
+        if not matches:
+            self.reason = "it did not match its manifest, was put into quarantine, and is built anew"
 
     def wait(self, reason: str, now: float) -> None:
         """Wait for room."""
@@ -165,7 +184,7 @@ def next_look_s(tickets: Iterable[Ticket], now: float) -> float:
 def _place(ticket: Ticket) -> tuple[bool, bool, bool, bool, bool, int, int, str]:
     order = ticket.order
     return (
-        order.file is None,
+        order.to_compare is None,
         not ticket.adopted,
         not ticket.asked,
         order.served is not None,

@@ -265,8 +265,9 @@ class Scanner:
             spec = self._built_spec(name, found, order.file)
             return replace(order, spec=spec, served=spec)
         older = self._shelf.find_older(plan.key) if self._shelf and not plan.recipe.one_image else None
-        if older is not None:
+        if older is not None and older.verified:
             return replace(order, served=self._built_spec(name, found, older))
+        order = replace(order, older=older)
         if plan.servable and self._reader.could_hold(found.estimate, found.manifest):
             return replace(order, served=self._spec(name, found))
         return order

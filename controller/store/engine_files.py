@@ -115,13 +115,13 @@ class EngineFiles:
             return EngineFile(folder=PurePosixPath(folder), manifest=manifest, verified=verified)
 
     def find_older(self, key: BuildKey) -> EngineFile | None:
-        """Return a verified file that differs from *key* in the images that made it and in nothing else, the newest first."""
-        older = [
-            file
-            for file in self.all()
-            if file.verified and file.manifest.lineage == key.lineage and file.fingerprint != key.fingerprint
-        ]
-        return max(older, key=lambda file: file.manifest.built_at, default=None)
+        """
+        Return a file that differs from *key* in the images that made it and in nothing else.
+
+        It is the newest of those that are verified, or, if none is, of those that are not.
+        """
+        older = [file for file in self.all() if file.manifest.lineage == key.lineage and file.fingerprint != key.fingerprint]
+        return max(older, key=lambda file: (file.verified, file.manifest.built_at), default=None)
 
     def all(self) -> Sequence[EngineFile]:
         """Return every engine file that is there, in the order of their fingerprints."""

@@ -22,6 +22,7 @@ class Order:
         reason: why it is this one and no other, for people.
         spec: the model as it will be; of a file that is there, as it is.
         file: the file, if it is there.
+        older: where neither the file nor an older one can be served, an older one whose hash is still to be compared.
         served: what is served now: the file, an older one, the source, or nothing.
 
     """
@@ -33,12 +34,18 @@ class Order:
     reason: str
     spec: ModelSpec
     file: EngineFile | None = None
+    older: EngineFile | None = None
     served: ModelSpec | None = None
 
     @property
     def fingerprint(self) -> str:
         """Which file it is."""
         return self.key.fingerprint
+
+    @property
+    def to_compare(self) -> EngineFile | None:
+        """What is there and could be served, if its hash were compared."""
+        return self.file or self.older
 
     @property
     def done(self) -> bool:

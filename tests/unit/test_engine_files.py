@@ -215,7 +215,7 @@ def test_a_start_removes_what_is_half_made(files: EngineFiles) -> None:
 
 
 def test_an_older_file_may_stand_in(files: EngineFiles) -> None:
-    """A file made by other images stands in, one of another source or quantisation does not, nor one that is not verified."""
+    """A file made by other images stands in, one of another source or quantisation does not; a verified one comes first."""
     newest = key(images={"llama-cpp": "windlass/llama-cpp:9"})
     assert files.find_older(newest) is None
     built(files, key(quantization="q4_0"))
@@ -224,7 +224,11 @@ def test_an_older_file_may_stand_in(files: EngineFiles) -> None:
     assert files.find_older(newest) == older
     assert files.find_older(key()) is None
     (Path(older.folder) / GGUF).write_bytes(b"weights" * 1000)
-    assert files.find_older(newest) is None
+    touched = files.find_older(newest)
+    assert touched is not None
+    assert not touched.verified
+    another = built(files, key(images={"llama-cpp": "windlass/llama-cpp:0"}))
+    assert files.find_older(newest) == another
 
 
 def test_removing_leaves_nothing(files: EngineFiles) -> None:

@@ -66,8 +66,24 @@ def there(one: Ticket) -> Ticket:
     return one
 
 
+def older(one: Ticket) -> Ticket:
+    """Say that an older file is there, and has to be compared."""
+    file = there(ticket(one.order.model)).order.file
+    assert file is not None
+    images = BuildKey(**{**asdict_of(one.order.key), "images": {"llama-cpp": "another"}})
+    manifest = EngineManifest.of(images, model="m", files=file.manifest.files, seconds=1.0)
+    one.order = replace(one.order, older=replace(file, manifest=manifest))
+    return one
+
+
+def asdict_of(key: BuildKey) -> dict[str, Any]:
+    """Return what a key is made of."""
+    return {name: getattr(key, name) for name in ("source", "engine", "quantization", "options", "images", "device")}
+
+
 LINE = [
     ("a file that has only to be compared", lambda: there(ticket("z", mib=900, served=True))),
+    ("an older one likewise", lambda: older(ticket("zz", mib=900, served=True))),
     ("one that runs already", lambda: ticket("y", mib=900, served=True, adopted=True)),
     ("one that somebody waits for", lambda: ticket("x", mib=900, served=True, asked=True)),
     ("one of which nothing is served", lambda: ticket("w", mib=900)),
@@ -216,3 +232,41 @@ def test_what_is_built_starts_afresh() -> None:
     one.built()
 
     assert (State.BUILT, "", (), 0, False) == (one.state, one.reason, one.log, one.failures, one.stop)
+
+
+@pytest.mark.parametrize("state", [State.FAILED, State.CANCELLED, State.BUILT])
+def test_a_file_that_arrives_is_compared_whatever_became_of_its_build(state: State) -> None:
+    """It came from another box: nobody need ask for it, and until it is there a build that rests goes on resting."""
+    one = ticket(state=state, failures=3)
+    one.take(one.order)
+    rests = one.state
+    one.take(there(ticket()).order)
+
+    assert (State.QUEUED if state is State.BUILT else state) == rests
+    assert State.QUEUED is one.state
+    assert one is next_ticket([one], now=0.0)
+
+
+def test_an_older_file_that_matches_is_not_the_end() -> None:
+    """It is served, and the newest is built beside it; one that does not match is said to be put away."""
+    for matches, reason in ((True, ""), (False, "it did not match its manifest, was put into quarantine, and is built anew")):
+        one = older(ticket(state=State.VERIFYING))
+        file = one.order.older
+        assert file is not None
+        one.compared(file, matches=matches)
+
+        assert (State.QUEUED, None, reason) == (one.state, one.order.to_compare, one.reason)
+
+
+def test_a_file_that_arrives_while_an_older_one_is_compared_is_compared_next() -> None:
+    """What was found out of the older one says nothing about it."""
+    one = older(ticket(state=State.VERIFYING))
+    file = one.order.older
+    assert file is not None
+    one.take(there(ticket()).order)
+    one.compared(file, matches=False)
+    arrived = one.order.to_compare
+    assert arrived is not None
+    one.compared(arrived, matches=True)
+
+    assert State.BUILT is one.state
