@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 import typer
 
 from controller.cli_box import app as box_app
-from controller.bundle_verbs import bundle_app
+from controller.cli_bundle import bundle_app
 from controller.console import AsJson, Config, environment, live, print_json, print_parts
 from controller.errors import AnswerError, BundleRefusedError, ConfigError, UnreachableError, WindlassError
 

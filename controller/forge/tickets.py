@@ -126,7 +126,7 @@ class Ticket:
         self.state, self.reason, self.log, self.failures, self.stop = State.BUILT, "", (), 0, False
 
     def compared(self, file: EngineFile, *, matches: bool) -> None:
-        """Take note of how a comparison ended; after that of an older file, or of a spoilt one, the newest is still to be built."""
+        """Take note of how a comparison ended; after that of an older file, or of a spoilt one, there is still one to build."""
         if matches and file.fingerprint == self.order.fingerprint:
             self.built()
             return

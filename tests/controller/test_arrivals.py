@@ -16,8 +16,6 @@ NEWER = {name: {"image": f"windlass/{name}:2"} for name in ("llama-cpp", "transf
 
 async def packed(folder: Path, smithy: Smithy, root: Path) -> str:
     """Have another box build an engine file, pack it with its model, and return its name."""
-    folder.mkdir()
-    (folder / "models").mkdir()
     drop(folder, "m")
     async with controller(folder, smithy) as client:
         await becomes(client, "m", "built")
@@ -30,6 +28,7 @@ async def packed(folder: Path, smithy: Smithy, root: Path) -> str:
 @pytest.fixture
 async def root(tmp_path: Path, smithy: Smithy) -> Path:
     """Return a bundle that another box has made."""
+    (tmp_path / "another" / "models").mkdir(parents=True)
     await packed(tmp_path / "another", smithy, tmp_path / "bundle")
     return tmp_path / "bundle"
 
@@ -90,7 +89,7 @@ async def test_an_import_is_not_in_the_way_of_a_build(folder: Path, smithy: Smit
         await becomes(client, "m", "building")
         take(folder, root)
         ((name, _),) = smithy.begun
-        await until("it has arrived", lambda: (folder / "engines" / name).is_dir(), deadline_s=WITHIN_S)
+        await until("it has arrived", (folder / "engines" / name).is_dir, deadline_s=WITHIN_S)
         well(smithy, smithy.bench(OWNER, name).spec, folder / "engines" / f".building-{name}" / "out")
         await becomes(client, "m", "built")
         await client.granted("m", lease="1")
