@@ -14,6 +14,8 @@ export DEVICE JETPACK
 # Anything here: make no image, say what would be made of what; JSON=1 for programs.
 DRY_RUN ?=
 JSON ?=
+# What `make flash` writes; see appliance/README.md for its other settings.
+BOARD ?=
 # Another Compose file on top, such as compose/dev.yaml.
 COMPOSE_EXTRA ?=
 PYTEST_ARGS ?=
@@ -26,6 +28,12 @@ help: ## list these commands
 
 run: engine ## install what is missing, start the stack, ask a model a question
 	@$(WITH_ENGINE) $(PYTHON) -m controller.ops.local up $(addprefix --file ,$(COMPOSE_EXTRA))
+
+flash: venv ## write the appliance onto a board (BOARD=jetson-orin-nano) or a disk (BOARD=pc DISK=/dev/sdX); DRY_RUN=1 prints every command
+	@$(PYTHON) -m controller.ops.flash flash "$(BOARD)"
+
+flash-kit: venv ## make an archive that flashes boards of one kind elsewhere, without a network (BOARD=)
+	@$(PYTHON) -m controller.ops.flash pack "$(BOARD)"
 
 down: engine ## stop everything; models and state stay
 	@$(WITH_ENGINE) $(PYTHON) -m controller.ops.local down $(addprefix --file ,$(COMPOSE_EXTRA))
@@ -103,4 +111,4 @@ venv: .venv/.locked
 engine: venv
 	@images/setup.sh engine
 
-.PHONY: help run down images test test-fast mutants check format lock capacity swap peer trace gateway decode gpu simulate soak bench venv engine
+.PHONY: help run flash flash-kit down images test test-fast mutants check format lock capacity swap peer trace gateway decode gpu simulate soak bench venv engine

@@ -8,7 +8,7 @@ log, and its end is shown when the command fails.
 import os
 import subprocess
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import Final
@@ -29,9 +29,25 @@ class StepError(WindlassError):
     """A command that was needed failed; its last words have been shown."""
 
 
-def run_step(title: str, argv: Sequence[str], *, log: Path, cwd: Path | None = None) -> None:
+def run_step(
+    title: str,
+    argv: Sequence[str],
+    *,
+    log: Path,
+    cwd: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    hidden: Collection[str] = (),
+) -> None:
     """
     Run *argv*, show progress under *title*, keep the output in *log*.
+
+    Args:
+        title: what a person reads.
+        argv: the program and its arguments.
+        log: the file for all of its output.
+        cwd: where it runs.
+        environ: what it gets beside our own environment.
+        hidden: words that are neither shown nor kept.
 
     Raises:
         StepError: it could not be started, or ended with a status other than 0.
@@ -42,13 +58,20 @@ def run_step(title: str, argv: Sequence[str], *, log: Path, cwd: Path | None = N
     tail: deque[str] = deque(maxlen=TAIL_LINES)
     try:
         process = subprocess.Popen(
-            argv, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+            argv,
+            cwd=cwd,
+            env={**os.environ, **environ} if environ else None,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
         )
     except OSError as exc:
         raise StepError(f"{title}: {argv[0]} cannot be started: {exc}") from exc
     with process, log.open("w", encoding="utf-8") as written:
         assert process.stdout is not None  # asked for above
-        _follow(title, process, written.write, tail, began_s)
+        _follow(title, process, written.write, tail, began_s, hidden=hidden)
     took = format_seconds(monotonic() - began_s)
     if process.returncode:
         for line in tail:
@@ -57,14 +80,25 @@ def run_step(title: str, argv: Sequence[str], *, log: Path, cwd: Path | None = N
     console.print(f"  [green]done[/]  {title} [dim]({took})[/]")
 
 
-def _follow(title: str, process: subprocess.Popen[str], write: Callable[[str], object], tail: deque[str], began_s: float) -> None:
+def _follow(
+    title: str,
+    process: subprocess.Popen[str],
+    write: Callable[[str], object],
+    tail: deque[str],
+    began_s: float,
+    *,
+    hidden: Collection[str],
+) -> None:
     assert process.stdout is not None
     quiet = not console.is_terminal or bool(os.environ.get("CI"))
     if quiet:
         console.print(f"  …     {title}")
     spoke_s = began_s
     with console.status(title) if not quiet else Console(quiet=True).status("") as status:
-        for line in process.stdout:
+        for given in process.stdout:
+            line = given
+            for word in hidden:
+                line = line.replace(word, "****")
             write(line)
             if not (text := line.strip()):
                 continue

@@ -1,0 +1,260 @@
+"""
+What is done to make NVIDIA's tree into an appliance and to flash it, as a list of steps. Pure.
+
+The order is NVIDIA's: unpack, prerequisites, binaries, user, then our own packages, images and models, then the board. The names
+of tools and options are those of its release 39.
+"""
+
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Final
+
+from controller.ops.flash.boards import Board, Release
+from controller.ops.flash.commands import Command, Step, run
+from controller.units import GIB, MIB
+
+TREE: Final = "Linux_for_Tegra"
+FLASH: Final = "./tools/kernel_flash/l4t_initrd_flash.sh"
+OUR_LAYOUT: Final = "tools/kernel_flash/flash_windlass_ab.xml"
+DATA_IMAGE: Final = "windlass-data.img"
+DATA_LABEL: Final = "windlass-data"
+DATA_BYTES: Final = 128 * MIB
+LARGEST_DATA_BLOCKS: Final = 4 * 1024 * GIB // 4096
+"""How far the data's file system can ever grow: its tables of block groups are set aside when it is made."""
+RETRIES: Final = "3"
+"""How often the firmware tries one root file system before it takes the other one."""
+TARGET: Final = PurePosixPath("/usr/share/windlass")
+"""Where a release and its images lie on the board until its first boot has loaded them."""
+INBOX: Final = PurePosixPath("/opt/windlass-setup")
+"""Where files wait, inside the root file system, for the script that installs them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class File:
+    """A file from outside, and the hash by which a changed one is noticed."""
+
+    path: PurePosixPath
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Login:
+    """
+    Who may log in on the board.
+
+    Attributes:
+        user: the name.
+        password: for the console; never shown.
+        keep_password: it may be used; without that it is locked, and only a key opens.
+        keys: the file with the public keys; none where only the password is to open.
+
+    """
+
+    user: str
+    password: str
+    keep_password: bool = False
+    keys: File | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """
+    Everything one run is made of.
+
+    Attributes:
+        board: which.
+        release: NVIDIA's.
+        work: the folder that NVIDIA's tree is unpacked into.
+        scripts: our own scripts, `appliance/flash`.
+        boards: the folder that describes boards, `appliance/boards`.
+        python: the program that runs our modules.
+        bsp: NVIDIA's tools.
+        rootfs: NVIDIA's root file system.
+        login: who may log in.
+        package: our own Debian package.
+        payload: a folder with `release/` and `images/` for `/usr/share/windlass`; none where a release is deployed later.
+        version: of that release, for the names of what is made.
+
+    """
+
+    board: Board
+    release: Release
+    work: PurePosixPath
+    scripts: PurePosixPath
+    boards: PurePosixPath
+    python: str
+    bsp: File
+    rootfs: File
+    login: Login
+    package: File
+    payload: File | None
+    version: str
+
+    @property
+    def tree(self) -> PurePosixPath:
+        """NVIDIA's own folder."""
+        return self.work / TREE
+
+    @property
+    def root(self) -> PurePosixPath:
+        """The root file system of the board to be."""
+        return self.tree / "rootfs"
+
+
+def prepare(order: Order) -> tuple[Step, ...]:
+    """Return the steps that need no board."""
+    return (
+        _unpack(order),
+        _prerequisites(order),
+        _binaries(order),
+        _user(order),
+        _system(order),
+        _payload(order),
+        _layout(order),
+    )
+
+
+def flash(order: Order) -> Step:
+    """Return the step that writes the board's boot flash and its disk."""
+    argv = (FLASH, *_storage(order), "--showlogs", "--network", "usb0", order.board.config, order.board.root_device)
+    return Step(
+        name="flash",
+        says=f"write the boot flash and the disk of {order.board.title}: everything on them is lost",
+        commands=(_tool(order, *argv, **_environ(order)),),
+        erases=True,
+    )
+
+
+def make_images(order: Order) -> Step:
+    """Return the step that makes what is flashed without flashing it: `mfi_<config>.tar.gz` beside the tools."""
+    massflash = ("--no-flash", "--massflash", "1", "--network", "usb0")
+    argv = (FLASH, *_storage(order), *massflash, order.board.config, order.board.root_device)
+    identity = {"BOARDID": order.board.module, "BOARDSKU": order.board.sku, "FAB": order.board.fab} if order.board.fab else {}
+    return Step(
+        name="images",
+        says="make the images that a kit flashes"
+        if identity
+        else "make the images that a kit flashes, as the connected board needs them",
+        commands=(_tool(order, *argv, **_environ(order), **identity),),
+    )
+
+
+def _unpack(order: Order) -> Step:
+    return Step(
+        name="unpack",
+        says=f"unpack NVIDIA's Jetson Linux {order.release.version}",
+        commands=(
+            run("rm", "--recursive", "--force", "--one-file-system", order.tree),
+            run("mkdir", "--parents", order.work),
+            run("tar", "xf", order.bsp.path, "-C", order.work),
+            run("tar", "xpf", order.rootfs.path, "--numeric-owner", "-C", f"{order.root}/"),
+        ),
+        inputs=(order.bsp.sha256, order.rootfs.sha256),
+    )
+
+
+def _prerequisites(order: Order) -> Step:
+    return Step(
+        name="prerequisites",
+        says="install what NVIDIA's tools need on this machine",
+        commands=(_tool(order, "./tools/l4t_flash_prerequisites.sh"),),
+    )
+
+
+def _binaries(order: Order) -> Step:
+    # A second run over a half-done one fails: it makes device nodes that are there by then.
+    return Step(
+        name="binaries",
+        says="install NVIDIA's packages into the root file system",
+        commands=(_tool(order, "./apply_binaries.sh"),),
+        restart_from="unpack",
+    )
+
+
+def _user(order: Order) -> Step:
+    login = order.login
+    argv = ("./tools/l4t_create_default_user.sh", "-u", login.user, "-p", login.password, "-n", "windlass", "--accept-license")
+    create = Command(argv=argv, folder=order.tree, environ={"USER": "root"}, secrets=frozenset({login.password}))
+    return Step(
+        name="user",
+        says=f"create the user {login.user}, without automatic login",
+        commands=(create,),
+        restart_from="unpack",
+        inputs=("password" if login.keep_password else "key",),
+    )
+
+
+def _system(order: Order) -> Step:
+    login = order.login
+    inbox = order.root / INBOX.relative_to("/")
+    keys = (run("install", "-m", "0644", login.keys.path, inbox / "authorized_keys"),) if login.keys else ()
+    return Step(
+        name="system",
+        says="install Docker, NVIDIA's container toolkit and our own package; no desktop",
+        commands=(
+            run("rm", "--recursive", "--force", inbox),
+            run("install", "-d", "-m", "0700", inbox),
+            run("install", "-m", "0644", order.package.path, inbox / "windlass-box.deb"),
+            run("install", "-m", "0755", order.scripts / "setup", inbox / "setup"),
+            *keys,
+            _inside(order, f"{INBOX}/setup", login.user, "keep" if login.keep_password else "lock"),
+            run("rm", "--recursive", "--force", inbox),
+        ),
+        inputs=(order.package.sha256, login.keys.sha256 if login.keys else ""),
+    )
+
+
+def _payload(order: Order) -> Step:
+    target = order.root / TARGET.relative_to("/")
+    folders = ("release", "images", "models")
+    clear = run("rm", "--recursive", "--force", *(target / one for one in folders))
+    if order.payload is None:
+        return Step(name="payload", says="leave the release to `make deploy`: none was given", commands=(clear,))
+    return Step(
+        name="payload",
+        says=f"put release {order.version} and its images in",
+        commands=(
+            clear,
+            run("install", "-d", "-m", "0755", target),
+            run("cp", "--recursive", "--no-preserve=ownership", f"{order.payload.path}/.", target),
+        ),
+        inputs=(order.payload.sha256,),
+    )
+
+
+def _layout(order: Order) -> Step:
+    image = order.tree / "bootloader" / DATA_IMAGE
+    extended = f"resize={LARGEST_DATA_BLOCKS},lazy_itable_init=1,nodiscard"
+    return Step(
+        name="layout",
+        says="lay the disk out: two root file systems, and the rest of it for data",
+        commands=(
+            run("rm", "--force", image),
+            run("truncate", f"--size={DATA_BYTES}", image),
+            run("mkfs.ext4", "-q", "-F", "-b", "4096", "-i", "16384", "-L", DATA_LABEL, "-E", extended, image),
+            run(
+                *(order.python, "-m", "controller.ops.flash.layout", order.tree / order.board.layout),
+                *("--to", order.tree / OUR_LAYOUT, "--image", DATA_IMAGE),
+            ),
+        ),
+    )
+
+
+def _storage(order: Order) -> tuple[str, ...]:
+    board = order.board
+    internal = ("-p", f"-c {board.internal_layout}") if board.internal_layout else ()
+    return ("--external-device", board.storage, "-c", OUR_LAYOUT, "-S", f"{board.root_bytes // GIB}GiB", *internal)
+
+
+def _environ(order: Order) -> dict[str, str]:
+    overlay = {"ADDITIONAL_DTB_OVERLAY_OPT": order.board.boot_order} if order.board.boot_order else {}
+    return {"ROOTFS_AB": "1", "ROOTFS_RETRY_COUNT_MAX": RETRIES, **overlay}
+
+
+def _tool(order: Order, *argv: str, **environ: str) -> Command:
+    # NVIDIA's scripts look for root in $USER.
+    return run(*argv, folder=order.tree, USER="root", **environ)
+
+
+def _inside(order: Order, *argv: str) -> Command:
+    return run(order.scripts / "in-rootfs", order.root, *argv)
