@@ -40,15 +40,6 @@ class Disk:
     path: Path
     format: str = "qcow2"
 
-    @property
-    def options(self) -> str:
-        """
-        What QEMU is told about it.
-
-        A write goes to the file when the guest asks for a flush; before that some of it may be in the memory of QEMU alone.
-        """
-        return f"driver={self.format},{_file('file', self.path)},discard=unmap"
-
     def layer(self, at: Path, *, size: str = "") -> "Disk":
         """Return a disk that begins as this one and keeps its changes in a file of its own; *size* makes it larger."""
         run("qemu-img", "create", "-q", "-f", "qcow2", "-b", str(self.path.resolve()), "-F", self.format, str(at), *size.split())

@@ -1,10 +1,12 @@
 """The disks of the machines: what is written into them while they are off is there, and nothing else has changed."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.appliance.disk import Disk, Extent, make_stick, run
+from tests.appliance.drive import Drive
 
 pytestmark = pytest.mark.appliance
 
@@ -68,3 +70,18 @@ def test_a_stick_holds_its_files(tmp_path: Path) -> None:
     stick = make_stick(tmp_path / "stick.img", {"bundle.raucb": tmp_path / "bundle"}, size="40M")
 
     assert "bundle.raucb" in run("mdir", "-b", "-i", str(stick.path), "::/")
+
+
+def test_a_cut_drive_forgets_what_nobody_asked_it_to_keep(base: Disk, tmp_path: Path) -> None:
+    """What was flushed is there after a cut; what was only written is not."""
+    top = base.layer(tmp_path / "top.qcow2")
+    data = base.partitions()["data"].start_bytes
+    drive = Drive(top, tmp_path / "drive.sock", tmp_path / "log")
+    steps = ["-c", f"write -P 2 {data} 1M", "-c", "flush", "-c", f"write -P 3 {data + MIB} 1M", "-c", "sigraise 9"]
+    options = Drive.options(top, tmp_path / "drive.sock")
+    subprocess.run(["qemu-io", "-t", "writeback", "--image-opts", options, *steps], capture_output=True, check=False)
+
+    drive.cut()
+
+    with top.reading("data") as copy:
+        assert [2, 1] == [copy.read_bytes()[at] for at in (0, MIB)]

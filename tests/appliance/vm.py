@@ -19,6 +19,7 @@ from bench.stack import free_port
 from tests.appliance import hardware
 from tests.appliance.console import Console
 from tests.appliance.disk import Disk
+from tests.appliance.drive import Drive
 from tests.appliance.hardware import Hardware, Wiring
 from tests.appliance.monitor import Monitor
 from tests.appliance.remote import Remote
@@ -49,16 +50,19 @@ class Vm:
         variables = folder / "variables.fd"
         shutil.copyfile(hardware.FIRMWARE_VARIABLES, variables)
         http_port, ssh_port = free_port(), free_port()
-        self.wiring = Wiring(disk=disk.options, variables=variables, folder=folder, http_port=http_port, ssh_port=ssh_port)
+        options = Drive.options(disk, folder / "drive.sock")
+        self.wiring = Wiring(disk=options, variables=variables, folder=folder, http_port=http_port, ssh_port=ssh_port)
         self.console = Console(self.wiring.console)
         self.shell = Remote(folder, port=ssh_port, user=user)
         self.url = f"http://127.0.0.1:{http_port}"
         self._process: subprocess.Popen[bytes] | None = None
+        self._drive: Drive | None = None
         self._switched_on_s = 0.0
 
     def switch_on(self) -> None:
         """Give it power; returns at once."""
         assert not self.is_on(), "the machine is on already"
+        self._drive = Drive(self.disk, self.folder / "drive.sock", self.folder / "qemu.log")
         argv = ["setpriv", "--pdeathsig", "KILL", "--", *hardware.argv(self.hardware, self.wiring)]
         with (self.folder / "qemu.log").open("ab") as log:
             self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
@@ -73,11 +77,12 @@ class Vm:
         return time.monotonic() - self._switched_on_s
 
     def cut(self) -> None:
-        """Pull the plug: what was not on the disk is lost."""
-        if self._process is not None:
+        """Pull the plug: what was in its memory is lost, and what its disk has not been asked to keep."""
+        if self._process is not None and self._drive is not None:
             self._process.kill()
+            self._drive.cut()
             self._process.wait()
-        self.shell.hang_up()
+        self._is_off()
 
     def shut_down(self, *, within_s: float = OFF_WITHIN_S) -> None:
         """Press the power button and wait until it is off."""
@@ -88,6 +93,12 @@ class Vm:
             self._process.wait(timeout=within_s)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"pressed the power button {within_s:.0f} s ago, and it is on:\n{self.console.tail()}") from None
+        self._is_off()
+
+    def _is_off(self) -> None:
+        if self._drive is not None:
+            self._drive.stop()
+        self._process = self._drive = None
         self.shell.hang_up()
 
     @contextmanager
