@@ -19,6 +19,11 @@ BOARD ?=
 # Another Compose file on top, such as compose/dev.yaml.
 COMPOSE_EXTRA ?=
 PYTEST_ARGS ?=
+# Boxes as ssh knows them, with commas between, or a file with one a line; BREAK_LOCK=1 takes away a lock that nobody is behind.
+HOST ?=
+INVENTORY ?=
+BREAK_LOCK ?=
+BOXES = --host "$(HOST)" $(addprefix --inventory ,$(INVENTORY)) $(if $(DRY_RUN),--dry-run) $(if $(BREAK_LOCK),--break-lock)
 # Parts of `make bench`, with commas between; all of them without it.
 ONLY ?=
 BENCH = $(WITH_ENGINE) env $$(<build/images.env) $(PYTHON) -m bench.$@
@@ -45,6 +50,12 @@ else
 images: venv
 	@$(PYTHON) -m controller.ops.images build --dry-run $(if $(JSON),--json) $(if $(ENGINES),controller $(ENGINES))
 endif
+
+deploy: engine ## bring this checkout to boxes over ssh (HOST=box,box2 or INVENTORY=file; DRY_RUN=1 shows every command)
+	@$(WITH_ENGINE) $(PYTHON) -m controller.ops.deploy deploy $(BOXES) --engines "$(ENGINES)"
+
+rollback: venv ## take boxes back to the release they ran before
+	@$(PYTHON) -m controller.ops.deploy rollback $(BOXES)
 
 test: images ## run every test but the appliance's, on the real container engine
 	@$(WITH_ENGINE) env $$(<build/images.env) $(PYTHON) -m pytest -m "not appliance" $(PYTEST_ARGS)
@@ -111,4 +122,4 @@ venv: .venv/.locked
 engine: venv
 	@images/setup.sh engine
 
-.PHONY: help run flash flash-kit down images test test-fast mutants check format lock capacity swap peer trace gateway decode gpu simulate soak bench venv engine
+.PHONY: help run flash flash-kit down images deploy rollback test test-fast mutants check format lock capacity swap peer trace gateway decode gpu simulate soak bench venv engine

@@ -69,6 +69,11 @@ class Builder:
         """The tag of the plain base image."""
         return self.base_tag(DEBIAN)
 
+    @property
+    def makes_here(self) -> bool:
+        """Whether this machine has the processors that the images are for."""
+        return self._architecture == platform.machine()
+
     def base_tag(self, base: Base) -> str:
         """Return the tag a base has, or will have when it is made."""
         return recipes.base_tag(base, read_files(self._project, base.inputs), architecture=self._architecture)
@@ -132,7 +137,7 @@ class Builder:
         """Make what is missing, and return the tags of all images for this kind of box that exist now."""
         asked = list(names)
         wanted = recipes.find_recipes(asked, self._target) if asked else ()
-        if wanted and self._architecture != platform.machine():
+        if wanted and not self.makes_here:
             raise StepError(
                 f"images for DEVICE={self._target.device} are made on {self._architecture}, and this is {platform.machine()}: "
                 "run this on the board, or see with DRY_RUN=1 what would be made"

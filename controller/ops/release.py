@@ -34,8 +34,7 @@ def find_version(project: Path = PROJECT) -> str:
     Two checkouts with the same changes have the same name, so that what was deployed once is known again.
     """
     count, commit = _git(project, "rev-list", "--count", "HEAD"), _git(project, "rev-parse", "--short=10", "HEAD")
-    changes = _git(project, "diff", "HEAD") + _git(project, "ls-files", "--others", "--exclude-standard")
-    changed = f"-dirty{hashlib.sha256(changes.encode()).hexdigest()[:6]}" if changes else ""
+    changed = f"-dirty{digest[:6]}" if (digest := _changes(project)) else ""
     return f"{__version__}-{count}-g{commit}{changed}"
 
 
@@ -61,6 +60,15 @@ def write_release(folder: Path, *, version: str, tags: Mapping[str, str], projec
     (folder / "release.env").write_text(release_env(version, tags), encoding="utf-8")
     for name in COMPOSE_FILES:
         shutil.copyfile(project / "compose" / name, folder / name)
+
+
+def _changes(project: Path) -> str:
+    """Hash what is not committed, files that git does not know yet with their content; empty if there is nothing."""
+    pieces = [_git(project, "diff", "HEAD").encode()]
+    for name in _git(project, "ls-files", "-z", "--others", "--exclude-standard").split("\0"):
+        if name:
+            pieces += [name.encode(), (project / name).read_bytes()]
+    return hashlib.sha256(b"\0".join(pieces)).hexdigest() if any(pieces) else ""
 
 
 def _git(project: Path, *argv: str) -> str:

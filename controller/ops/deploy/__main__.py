@@ -1,0 +1,125 @@
+"""
+Deploy this checkout to boxes, or take them back: `python -m controller.ops.deploy deploy --host box`.
+
+`make deploy`, `make rollback` and `make provision` call it; what it exits with is told in `errors`.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from controller.errors import ConfigError, WindlassError
+from controller.ops import recipes, release
+from controller.ops.deploy import commands, fleet, outcome, stock
+from controller.ops.deploy.cargo import Wish, compose_release
+from controller.ops.deploy.errors import DeployError, UnusableError
+from controller.ops.deploy.inventory import read_hosts
+from controller.ops.deploy.link import Link
+from controller.ops.deploy.lock import holding
+from controller.ops.deploy.rehearsal import Rehearsal
+from controller.ops.deploy.steps import Boat, Follower, look
+from controller.ops.images import Builder, find_target
+from controller.ops.release import PROJECT
+from controller.ops.steps import console
+from controller.ops.targets import CPU
+from controller.probes.system import LocalSystem
+
+FOLDER: Final = PROJECT / "build" / "deploy"
+INTERRUPTED: Final = 130
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Boxes, by ssh.")
+
+Hosts = Annotated[str, typer.Option("--host", help="Boxes as ssh knows them, with commas between.")]
+Inventory = Annotated[Path | None, typer.Option("--inventory", help="A file with one box a line.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Change nothing; show every command.")]
+BreakLock = Annotated[bool, typer.Option("--break-lock", help="Take the lock away from whoever holds it.")]
+Engines = Annotated[str, typer.Option("--engines", help="Images beside the controller's, with spaces between; all without it.")]
+
+
+@app.command()
+def deploy(
+    host: Hosts = "",
+    inventory: Inventory = None,
+    engines: Engines = "",
+    *,
+    dry_run: DryRun = False,
+    break_lock: BreakLock = False,
+) -> None:
+    """Bring this checkout's release to boxes, one after the other."""
+    names = _names(host, inventory)
+    wish = _wish(engines.split(), make=not dry_run, break_lock=break_lock)
+    console.print(f"release [bold]{wish.release.version}[/]: {', '.join(wish.release.tags)}", markup=True)
+    fleet.each(names, lambda link: Boat(link, wish).deploy(), link=_link(dry_run=dry_run))
+
+
+@app.command()
+def rollback(host: Hosts = "", inventory: Inventory = None, *, dry_run: DryRun = False, break_lock: BreakLock = False) -> None:
+    """Take boxes back to the release that each of them ran before."""
+
+    def back(link: Link) -> None:
+        status = look(link).status
+        version = outcome.previous(status)
+        if not version:
+            raise DeployError(f"{link.route.name} has no release to go back to; it runs {outcome.running(status) or 'none'}")
+        console.print(f"  {link.route.name} goes back from {outcome.running(status)} to {version}", markup=False)
+        with holding(link, version, break_lock=break_lock):
+            link.must("beginning to switch", commands.switch(version))
+            Follower(link).follow(version)
+
+    fleet.each(_names(host, inventory), back, link=_link(dry_run=dry_run))
+
+
+def main() -> None:
+    """Run one verb; an error is a sentence, and its kind is the status."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        text = "stopped here; a switch that has begun goes on on the box, and the same command finds it again"
+        status = INTERRUPTED
+    except DeployError as exc:
+        text, status = str(exc), exc.status
+    except ConfigError as exc:
+        text, status = str(exc), UnusableError.status
+    except WindlassError as exc:
+        text, status = str(exc), DeployError.status
+    console.print(text, style="red", markup=False)
+    sys.exit(status)
+
+
+def _names(hosts: str, inventory: Path | None) -> tuple[str, ...]:
+    try:
+        text = inventory.read_text(encoding="utf-8") if inventory else None
+    except OSError as exc:
+        raise UnusableError(f"the inventory cannot be read: {exc}") from exc
+    return read_hosts(hosts, text)
+
+
+def _link(*, dry_run: bool) -> Callable[[str], Link]:
+    kind = Rehearsal if dry_run else Link
+    return lambda name: kind(name, environ=os.environ)
+
+
+def _wish(engines: list[str], *, make: bool, break_lock: bool) -> Wish:
+    """Read this checkout: what its release is, and which of its images are here; make those that can be made here."""
+    target = find_target(PROJECT, os.environ, LocalSystem())
+    builder = Builder(PROJECT, environ=os.environ, target=target)
+    chosen = recipes.find_recipes(["controller", *engines] if engines else (), target)
+    if make and builder.makes_here:
+        builder.record(builder.ensure(recipe.name for recipe in chosen))
+    tags = {recipe.variable: builder.tag(recipe) for recipe in chosen}
+    made = compose_release(
+        release.find_version(),
+        tags,
+        settings={"WINDLASS_USE_GPU": "false" if target == CPU else "true"},
+        files={name: (PROJECT / "compose" / name).read_text(encoding="utf-8") for name in release.COMPOSE_FILES},
+        chosen=engines,
+    )
+    return Wish(release=made, images=stock.find_images(tags.values()), target=target, folder=FOLDER, break_lock=break_lock)
+
+
+if __name__ == "__main__":
+    main()

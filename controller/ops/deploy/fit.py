@@ -1,0 +1,90 @@
+"""Whether a box can take a release, and why not. Pure."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+from controller.ops.deploy.host import Host
+from controller.ops.deploy.layers import Image
+from controller.ops.targets import Target
+from controller.probes.jetson import jetpack_of
+from controller.units import GIB, MIB, format_bytes
+
+OLDEST_ENGINE: Final = (20, 10)
+SMALLEST_MEMORY_BYTES: Final = GIB
+"""Controller and gateway twice, for the time of a trial, the system, and the built-in model."""
+SPARE_BYTES: Final = 256 * MIB
+"""What must stay free on a disk that something is copied to."""
+
+
+def access_problems(host: Host) -> Iterator[str]:
+    """Say what keeps anything from being done on the box."""
+    if not host.root and not host.sudo:
+        yield (
+            "wanted root, or sudo without a password, and there is neither: log in as root, or allow it on the box with\n"
+            '  echo "$USER ALL=(ALL) NOPASSWD: ALL" | sudo tee /etc/sudoers.d/windlass'
+        )
+
+
+def problems(host: Host, *, name: str, target: Target, images: Sequence[Image], tags: Iterable[str]) -> Iterator[str]:
+    """
+    Say why a box cannot take a release.
+
+    Args:
+        host: the box.
+        name: what ssh calls it.
+        target: the kind of box that the images are made for.
+        images: those of the release that this machine has.
+        tags: all that the release needs, those that only the box has as well.
+
+    """
+    yield from access_problems(host)
+    yield from _software(host, name)
+    if target.jetpack and jetpack_of(host.l4t) != target.jetpack:
+        runs = (
+            f"JetPack {jetpack_of(host.l4t)} (L4T {host.l4t})" if host.l4t else f"{host.system or 'another system'}, no JetPack"
+        )
+        yield f"the images are for JetPack {target.jetpack} and the box runs {runs}: choose with DEVICE= and JETPACK="
+    there = {image.tag for image in host.images}
+    here = {image.tag: image for image in images}
+    for tag in tags:
+        if tag in there:
+            continue
+        if tag not in here:
+            yield f"{tag} is neither here nor on the box: make images DEVICE={target.device} on a machine with its processors"
+        elif here[tag].architecture != host.architecture:
+            yield f"{tag} is for {here[tag].architecture} and the box is {host.architecture}: run make images on such a machine"
+    if 0 < host.memory_bytes < SMALLEST_MEMORY_BYTES:
+        yield f"the box has {format_bytes(host.memory_bytes)} of memory: wanted {format_bytes(SMALLEST_MEMORY_BYTES)} at least"
+
+
+def _software(host: Host, name: str) -> Iterator[str]:
+    provision = f"make provision HOST={name}"
+    if not host.engine:
+        yield f"no container engine answers ({host.engine_error or 'docker is not installed'}): {provision}"
+    elif _parts(host.engine) < OLDEST_ENGINE:
+        yield f"its container engine is {host.engine}: wanted 20.10 or newer; update it"
+    elif not host.compose:
+        yield f"it has no Compose: {provision}"
+    if not host.rsync:
+        yield f"it has no rsync: {provision}"
+    if not host.package:
+        yield f"the package windlass-box is not installed: {provision}"
+
+
+def room_problems(host: Host, *, sent_bytes: int) -> Iterator[str]:
+    """Say where a box has no room for layers, which for a while lie there twice: as they came, and in its engine."""
+    if not sent_bytes:
+        return
+    needs = {"for models": (sent_bytes, host.data_free_bytes), "of its container engine": (sent_bytes, host.engine_free_bytes)}
+    if host.one_disk:
+        needs = {"of the box": (2 * sent_bytes, host.data_free_bytes)}
+    for which, (wanted, free) in needs.items():
+        if free < wanted + SPARE_BYTES:
+            yield (
+                f"the disk {which} has {format_bytes(free)} free: wanted {format_bytes(wanted + SPARE_BYTES)} for new layers; "
+                "remove models that nobody wants, or images with `docker image prune`"
+            )
+
+
+def _parts(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("+", maxsplit=1)[0].split(".")[:2] if part.isdecimal())
