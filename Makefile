@@ -24,6 +24,8 @@ HOST ?=
 INVENTORY ?=
 BREAK_LOCK ?=
 BOXES = --host "$(HOST)" $(addprefix --inventory ,$(INVENTORY)) $(if $(DRY_RUN),--dry-run) $(if $(BREAK_LOCK),--break-lock)
+# The kind of box an operating system is made for: a file in appliance/targets.
+TARGET ?= qemu-amd64
 # Parts of `make bench`, with commas between; all of them without it.
 ONLY ?=
 BENCH = $(WITH_ENGINE) env $$(<build/images.env) $(PYTHON) -m bench.$@
@@ -114,6 +116,10 @@ bench: images ## everything that is measured, in one run: a table, build/bench/b
 	@images/setup.sh bench
 	@$(BENCH) $(addprefix --only ,$(ONLY))
 
+image: engine ## the operating system of a box as a disk image: TARGET=qemu-amd64, pc-amd64, ...; made by root
+	@images/setup.sh appliance
+	@$(WITH_ENGINE) $(PYTHON) -m controller.ops.appliance.image build $(TARGET)
+
 venv: .venv/.locked
 .venv/.locked: requirements/dev.lock pyproject.toml
 	@images/setup.sh python
@@ -122,4 +128,4 @@ venv: .venv/.locked
 engine: venv
 	@images/setup.sh engine
 
-.PHONY: help run flash flash-kit down images deploy rollback test test-fast mutants check format lock capacity swap peer trace gateway decode gpu simulate soak bench venv engine
+.PHONY: help run flash flash-kit down images deploy rollback test test-fast mutants check format lock capacity swap peer trace gateway decode gpu simulate soak bench image venv engine

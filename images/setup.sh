@@ -4,6 +4,7 @@
 # usage: images/setup.sh python    Python and the virtual environment: enough for `make check` and `make test-fast`
 #        images/setup.sh lint      what `make check` needs beyond the virtual environment
 #        images/setup.sh bench     what `make gateway` needs beyond the engine: wrk, nginx, a C compiler
+#        images/setup.sh appliance what `make image` and `make boot` need: mmdebstrap, the tools of file systems, GRUB, QEMU
 #        images/setup.sh engine    Docker Engine, Compose and mmdebstrap as well, and the engine running
 #
 # An engine that already answers is used as it is, whoever runs it and however it is set up.
@@ -106,6 +107,35 @@ bench_packages() {
     [ -e /usr/include/stdio.h ] || echo libc6-dev
 }
 
+appliance_packages() {
+    local architecture
+    architecture=$(dpkg --print-architecture)
+    have mmdebstrap || echo mmdebstrap
+    [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || echo debian-archive-keyring
+    have mke2fs || echo e2fsprogs
+    have mkfs.vfat || echo dosfstools
+    have mcopy || echo mtools
+    have sgdisk || echo gdisk
+    have zstd || echo zstd
+    have grub-mkimage || echo grub-common
+    [ -d "/usr/lib/grub/$(grub_platform "$architecture")" ] || echo "grub-efi-$architecture-bin"
+    case $architecture in
+        amd64)
+            have qemu-system-x86_64 || echo qemu-system-x86
+            [ -e /usr/share/OVMF/OVMF_CODE_4M.fd ] || echo ovmf
+            ;;
+        arm64)
+            have qemu-system-aarch64 || echo qemu-system-arm
+            [ -e /usr/share/AAVMF/AAVMF_CODE.fd ] || echo qemu-efi-aarch64
+            ;;
+    esac
+    have qemu-img || echo qemu-utils
+}
+
+grub_platform() {
+    case $1 in arm64) echo arm64-efi ;; *) echo x86_64-efi ;; esac
+}
+
 # Unpacked and not installed: the installed package starts a server on port 80.
 unpack_nginx() {
     [ -x build/nginx/usr/sbin/nginx ] && return
@@ -153,6 +183,12 @@ case "${1:-}" in
         have shellcheck || install_packages shellcheck
         exit
         ;;
+    appliance)
+        packages=$(appliance_packages)
+        # shellcheck disable=SC2086 # a list of package names
+        if [ -n "$packages" ]; then install_packages $packages; fi
+        exit
+        ;;
     bench)
         packages=$(bench_packages)
         # shellcheck disable=SC2086 # a list of package names
@@ -160,7 +196,7 @@ case "${1:-}" in
         have nginx || unpack_nginx
         exit
         ;;
-    *) fail "usage: images/setup.sh python|lint|engine|bench" ;;
+    *) fail "usage: images/setup.sh python|lint|engine|bench|appliance" ;;
 esac
 
 USER=${USER:-$(id -un)}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from controller.errors import WindlassError
-from controller.ops.release import PROJECT, find_version
+from controller.ops.release import PROJECT, committed_s, find_version
 
 BOX: Final = PROJECT / "appliance" / "box"
 OUTPUT: Final = PROJECT / "build" / "appliance"
@@ -54,7 +54,7 @@ def build(output: Path = OUTPUT, *, version: str | None = None) -> Path:
 
     """
     version = version or find_version()
-    epoch = _epoch()
+    epoch = committed_s()
     tree = output / "box-tree"
     shutil.rmtree(tree, ignore_errors=True)
     shutil.copytree(BOX / "tree", tree, symlinks=True)
@@ -95,14 +95,6 @@ def _settle(tree: Path, epoch: int) -> None:
         if not path.is_symlink():
             path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
         os.utime(path, (epoch, epoch), follow_symlinks=False)
-
-
-def _epoch() -> int:
-    told = os.environ.get("SOURCE_DATE_EPOCH")
-    if told:
-        return int(told)
-    done = subprocess.run(["git", "-C", str(PROJECT), "log", "-1", "--format=%ct"], capture_output=True, text=True, check=False)
-    return int(done.stdout.strip() or 0)
 
 
 def _run(argv: Sequence[str], epoch: int) -> None:

@@ -5,6 +5,7 @@ A release, as it lies on a box: a folder of its version, its images' tags, and t
 """
 
 import hashlib
+import os
 import re
 import shutil
 import subprocess
@@ -69,6 +70,11 @@ def _changes(project: Path) -> str:
         if name:
             pieces += [name.encode(), (project / name).read_bytes()]
     return hashlib.sha256(b"\0".join(pieces)).hexdigest() if any(pieces) else ""
+
+
+def committed_s(project: Path = PROJECT, *, environ: Mapping[str, str] = os.environ) -> int:
+    """Say which time everything bears that is made of this checkout: `SOURCE_DATE_EPOCH`, or when its commit was made."""
+    return int(environ.get("SOURCE_DATE_EPOCH") or _git(project, "log", "-1", "--format=%ct"))
 
 
 def _git(project: Path, *argv: str) -> str:
