@@ -3,12 +3,15 @@
 import hashlib
 import shutil
 import subprocess
+import sys
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 TOOLS: Final = Path(__file__).with_name("tools.py")
+PYTHON: Final = Path(sys.executable).resolve()
+"""The interpreter itself, which needs nothing but its own library, and starts the faster for it."""
 NAMES: Final = (
     "apply_binaries.sh",
     "tools/l4t_flash_prerequisites.sh",
@@ -23,7 +26,7 @@ _RECORD: Final = '#!/bin/bash\necho "${0##*/} $*" >>/var/log/standin.log\n'
 _INSIDE: Final = {
     "apt-get": "",
     "nvidia-ctk": 'mkdir -p /etc/docker; echo \'{"default-runtime": "nvidia"}\' >/etc/docker/daemon.json\n',
-    "passwd": "",
+    "passwd": 'grep -q "^${*: -1}:" /etc/passwd\n',
     "systemctl": (
         'if [[ $1 == set-default ]]; then ln -sf "/usr/lib/systemd/system/$2" /etc/systemd/system/default.target; fi\n'
     ),
@@ -63,7 +66,8 @@ def make_bsp(folder: Path) -> Path:
     for name in NAMES:
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         (tree / name).symlink_to("/".join([*[".."] * name.count("/"), "standin"]))
-    shutil.copyfile(TOOLS, tree / "standin")
+    _, rest = TOOLS.read_text(encoding="utf-8").split("\n", 1)
+    (tree / "standin").write_text(f"#!{PYTHON} -IS\n{rest}", encoding="utf-8")
     (tree / "standin").chmod(0o755)
     for name in ("bootloader/generic/cfg", "rootfs"):
         (tree / name).mkdir(parents=True)

@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/env -S python3 -IS
 """
 Stand in for four of NVIDIA's programs, whichever name this is called by.
 
@@ -10,9 +10,9 @@ import argparse
 import json
 import os
 import re
+import shutil
 import struct
 import sys
-import tarfile
 import xml.etree.ElementTree as ET  # what is read was written by the test
 from pathlib import Path
 from typing import NoReturn
@@ -116,6 +116,8 @@ def _parse_flash(argv: list[str]) -> argparse.Namespace:
             setattr(given, option.lstrip("-").replace("-", "_"), True)
         elif option not in {"--showlogs", "--external-only", "--erase-all", "--append", "--reuse"}:
             _stop(f"unknown option {option}")
+    if given.flash_only and len(words) == 1:
+        words.append("")
     if len(words) != 2:
         _stop(f"wanted a board and a root device behind the options, got {words}")
     given.board, given.device = words
@@ -126,18 +128,26 @@ def _initrd_flash(argv: list[str]) -> None:
     given = _parse_flash(argv)
     if not (TREE / f"{given.board}.conf").is_file():
         _stop(f"{given.board}.conf: No such file or directory")
+    if given.flash_only:
+        _write(given)
+        return
     if not re.fullmatch(r"internal|external|nvme\d+n\d+p\d+|mmcblk\dp\d+|sd[a-z]\d+", given.device):
         _stop(f"{given.device} is not a supported root device")
     if given.network != "usb0":
         _stop("This configuration is no longer supported", 3)
     _check_storage(given)
     _check_root()
-    found = _devices()
     if given.no_flash:
+        found = _devices()
         if not (os.environ.get("BOARDID") and os.environ.get("BOARDSKU")) and len(found) != 1:
             _stop("No devices to flash")
         _make_package(given)
         return
+    _write(given)
+
+
+def _write(given: argparse.Namespace) -> None:
+    found = _devices()
     if not found:
         _stop("No devices to flash")
     if len(found) > 1:
@@ -204,13 +214,14 @@ def _check_file(name: str | None, part: dict[str, str]) -> None:
 def _check_root() -> None:
     for path, why in (
         ("etc/nv_tegra_release", "apply_binaries.sh has not run"),
-        ("home", "there is no user, so the first boot would wait for somebody at a screen"),
         ("etc/systemd/system/default.target", "the first boot would start a desktop"),
         ("var/log/standin.log", "nothing of ours was installed"),
     ):
         there = ROOT / path
         if not (there.is_symlink() or there.exists()):
             _stop(f"rootfs/{path} is not there: {why}")
+    if ":1000:" not in (ROOT / "etc" / "passwd").read_text(encoding="ascii"):
+        _stop("rootfs has no user: the first boot would wait for somebody at a screen")
 
 
 def _devices() -> list[str]:
@@ -223,9 +234,12 @@ def _make_package(given: argparse.Namespace) -> None:
     if not given.massflash.isdigit():
         _stop("--massflash wants a number here")
     name = f"mfi_{given.board}"
-    with tarfile.open(TREE / f"{name}.tar.gz", "w:gz") as package:
-        for file in ("tools/kernel_flash/l4t_initrd_flash.sh", f"{given.board}.conf"):
-            package.add(TREE / file, arcname=f"{name}/{file}")
+    package = TREE / name
+    (package / "tools" / "kernel_flash").mkdir(parents=True)
+    shutil.copy(__file__, package / "standin")
+    (package / "tools" / "kernel_flash" / "l4t_initrd_flash.sh").symlink_to("../../standin")
+    shutil.copy(TREE / f"{given.board}.conf", package)
+    shutil.make_archive(str(package), "gztar", root_dir=TREE, base_dir=name)
 
 
 TOOLS = {

@@ -137,10 +137,15 @@ def _show(here: tuple[str, ...], steps: tuple[Step, ...]) -> None:
 
 
 def _perform(work: Path) -> Perform:
+    shown: set[str] = set()
+
     def perform(says: str, command: Command) -> None:
+        if says not in shown:
+            shown.add(says)
+            console.print(f"[bold]{escape(says)}[/]")
         program = Path(command.argv[0]).name
         run_step(
-            f"{says}: {program}",
+            program,
             command.argv,
             log=work / "log" / f"{program}.log",
             cwd=Path(command.folder) if command.folder else PROJECT,

@@ -182,12 +182,11 @@ def hash_file(path: Path) -> Hashes:
 
 
 def hash_folder(path: Path) -> str:
-    """Return one hash over the names, sizes and times in a folder and the content of its small files: has it changed?"""
+    """Return one hash over a folder: the content of small files, and the size and time of large ones. Has it changed?"""
     found = hashlib.sha256()
     for one in sorted(path.rglob("*")):
         if one.is_file():
-            size_bytes = one.stat().st_size
-            found.update(f"{one.relative_to(path)}\0{size_bytes}\0{one.stat().st_mtime_ns}\0".encode())
-            if size_bytes < CHUNK_BYTES:
-                found.update(one.read_bytes())
+            status = one.stat()
+            found.update(f"{one.relative_to(path)}\0{status.st_size}\0{status.st_mode:o}\0".encode())
+            found.update(one.read_bytes() if status.st_size < CHUNK_BYTES else f"{status.st_mtime_ns}".encode())
     return found.hexdigest()

@@ -15,13 +15,16 @@ from typing import Final
 from rich.markup import escape
 
 from controller.errors import ConfigError
+from controller.ops import box_deb
 from controller.ops.flash import host as hosts
 from controller.ops.flash.archives import Archives, fetch_command, hash_file, hash_folder
 from controller.ops.flash.boards import Board, choose_release
 from controller.ops.flash.commands import Command, Step
+from controller.ops.flash.payload import check_payload
 from controller.ops.flash.plan import File, Login, Order
 from controller.ops.flash.recovery import USB
 from controller.ops.flash.work import confirm
+from controller.ops.images import read_tags
 from controller.ops.steps import console
 
 PROJECT: Final = Path(__file__).resolve().parents[3]
@@ -121,6 +124,7 @@ def write_order(board: Board, inquiry: Inquiry, place: Place) -> tuple[Order, tu
         release=release,
         work=PurePosixPath(work),
         scripts=PurePosixPath(place.scripts),
+        scripts_sha256=hash_folder(place.scripts),
         boards=PurePosixPath(place.boards),
         python=sys.executable,
         bsp=take(release.bsp, release.bsp_sha256),
@@ -154,23 +158,21 @@ def _find_login(inquiry: Inquiry, *, dry: bool) -> Login:
 
 
 def _find_package(inquiry: Inquiry, place: Place, *, dry: bool) -> File:
-    made = sorted(place.made.glob("windlass-box_*.deb"), key=lambda one: one.stat().st_mtime)
-    package = inquiry.path("PACKAGE", made[-1] if made else place.made / "windlass-box_VERSION_all.deb")
-    if not package.is_file() and not dry:
-        raise ConfigError([f"our own package {package} is not there; make it with `make box`, or name it with PACKAGE="])
-    return File(path=PurePosixPath(package), sha256=hash_file(package).sha256 if package.is_file() else "")
+    """Return our own package: the one that is named, or the one of this checkout, which is made."""
+    if dry:
+        return File(path=PurePosixPath(inquiry.path("PACKAGE", place.made / "windlass-box_VERSION_all.deb")), sha256="")
+    if not inquiry.flag("PACKAGE"):
+        place.made.mkdir(parents=True, exist_ok=True)
+    package = inquiry.path("PACKAGE", PROJECT) if inquiry.flag("PACKAGE") else box_deb.build(place.made)
+    if not package.is_file():
+        raise ConfigError([f"our own package {package} is not there; without PACKAGE= it is made"])
+    return File(path=PurePosixPath(package), sha256=hash_file(package).sha256)
 
 
 def _find_payload(inquiry: Inquiry) -> tuple[File | None, str]:
     if not inquiry.flag("PAYLOAD"):
         return None, "none"
     folder = inquiry.path("PAYLOAD", PROJECT)
-    settings = folder / "release" / "release.env"
-    if not settings.is_file():
-        raise ConfigError([f"{folder} holds no release: wanted {settings}, and the images in {folder / 'images'}"])
-    values = dict(line.split("=", 1) for line in settings.read_text(encoding="utf-8").splitlines() if "=" in line)
-    if not any((folder / "images").glob("*.tar*")):
-        raise ConfigError([f"{folder / 'images'} holds no archive of images, so the board could not start its release"])
-    return File(path=PurePosixPath(folder), sha256=hash_folder(folder)), next(
-        (value for name, value in values.items() if name.endswith("_VERSION")), "unknown"
-    )
+    check_payload(folder)
+    values = read_tags(folder / "release" / "release.env")
+    return File(path=PurePosixPath(folder), sha256=hash_folder(folder)), values.get("WINDLASS_VERSION", "unknown")

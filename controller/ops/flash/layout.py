@@ -6,11 +6,11 @@ writes and stretches to the end of the disk, and which the board grows when it f
 systems stay NVIDIA's, since its boot loader looks for them.
 """
 
+import argparse
+import sys
 import xml.etree.ElementTree as ET  # NVIDIA's own file, out of an archive whose hash was compared
 from pathlib import Path
-from typing import Annotated, Final
-
-import typer
+from typing import Final
 
 from controller.errors import ConfigError
 from controller.units import GIB
@@ -87,23 +87,22 @@ def _partition(*, image: str, size_bytes: int) -> ET.Element:
     return partition
 
 
-app: Final = typer.Typer(add_completion=False)
-
-
-@app.command()
-def write_layout(
-    source: Annotated[Path, typer.Argument(help="NVIDIA's layout with two root file systems")],
-    to: Annotated[Path, typer.Option(help="where the new layout goes")],
-    image: Annotated[str, typer.Option(help="the file in NVIDIA's folder bootloader/ that the partition is filled from")],
-) -> None:
-    """Write SOURCE with one more partition to another file."""
+def main() -> int:
+    """Write a layout with one more partition to another file."""
+    parser = argparse.ArgumentParser(description=main.__doc__, allow_abbrev=False)
+    parser.add_argument("source", type=Path, help="NVIDIA's layout with two root file systems")
+    parser.add_argument("--to", type=Path, required=True, help="where the new layout goes")
+    parser.add_argument(
+        "--image", required=True, help="the file in NVIDIA's folder bootloader/ that the partition is filled from"
+    )
+    given = parser.parse_args()
     try:
-        text = add_data(source.read_text(encoding="utf-8"), image=image)
-        to.write_text(text, encoding="utf-8")
+        given.to.write_text(add_data(given.source.read_text(encoding="utf-8"), image=given.image), encoding="utf-8")
     except (OSError, ConfigError) as exc:
-        typer.echo(f"{source}: {exc}", err=True)
-        raise typer.Exit(1) from exc
+        sys.stderr.write(f"{given.source}: {exc}\n")
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    app()
+    raise SystemExit(main())

@@ -19,6 +19,8 @@ OUR_LAYOUT: Final = "tools/kernel_flash/flash_windlass_ab.xml"
 DATA_IMAGE: Final = "windlass-data.img"
 DATA_LABEL: Final = "windlass-data"
 DATA_BYTES: Final = 128 * MIB
+DATA_FOLDERS: Final = ("etc", "journal", "system", "models")
+"""What lies on the data partition from the beginning; everything else is made on the board."""
 LARGEST_DATA_BLOCKS: Final = 4 * 1024 * GIB // 4096
 """How far the data's file system can ever grow: its tables of block groups are set aside when it is made."""
 RETRIES: Final = "3"
@@ -66,6 +68,7 @@ class Order:
         release: NVIDIA's.
         work: the folder that NVIDIA's tree is unpacked into.
         scripts: our own scripts, `appliance/flash`.
+        scripts_sha256: by which a change of them is noticed.
         boards: the folder that describes boards, `appliance/boards`.
         python: the program that runs our modules.
         bsp: NVIDIA's tools.
@@ -81,6 +84,7 @@ class Order:
     release: Release
     work: PurePosixPath
     scripts: PurePosixPath
+    scripts_sha256: str
     boards: PurePosixPath
     python: str
     bsp: File
@@ -187,7 +191,6 @@ def _user(order: Order) -> Step:
 def _system(order: Order) -> Step:
     login = order.login
     inbox = order.root / INBOX.relative_to("/")
-    keys = (run("install", "-m", "0644", login.keys.path, inbox / "authorized_keys"),) if login.keys else ()
     return Step(
         name="system",
         says="install Docker, NVIDIA's container toolkit and our own package; no desktop",
@@ -196,17 +199,17 @@ def _system(order: Order) -> Step:
             run("install", "-d", "-m", "0700", inbox),
             run("install", "-m", "0644", order.package.path, inbox / "windlass-box.deb"),
             run("install", "-m", "0755", order.scripts / "setup", inbox / "setup"),
-            *keys,
+            run("cp", "--recursive", "--no-preserve=ownership", f"{order.scripts / 'tree'}/.", order.root),
             _inside(order, f"{INBOX}/setup", login.user, "keep" if login.keep_password else "lock"),
             run("rm", "--recursive", "--force", inbox),
         ),
-        inputs=(order.package.sha256, login.keys.sha256 if login.keys else ""),
+        inputs=(order.package.sha256, order.scripts_sha256),
     )
 
 
 def _payload(order: Order) -> Step:
     target = order.root / TARGET.relative_to("/")
-    folders = ("release", "images", "models")
+    folders = ("release", "images")
     clear = run("rm", "--recursive", "--force", *(target / one for one in folders))
     if order.payload is None:
         return Step(name="payload", says="leave the release to `make deploy`: none was given", commands=(clear,))
@@ -216,27 +219,32 @@ def _payload(order: Order) -> Step:
         commands=(
             clear,
             run("install", "-d", "-m", "0755", target),
-            run("cp", "--recursive", "--no-preserve=ownership", f"{order.payload.path}/.", target),
+            *(run("cp", "--recursive", "--no-preserve=ownership", order.payload.path / one, target) for one in folders),
         ),
         inputs=(order.payload.sha256,),
     )
 
 
 def _layout(order: Order) -> Step:
-    image = order.tree / "bootloader" / DATA_IMAGE
-    extended = f"resize={LARGEST_DATA_BLOCKS},lazy_itable_init=1,nodiscard"
+    image, content = order.tree / "bootloader" / DATA_IMAGE, order.work / "data"
+    extended = f"resize={LARGEST_DATA_BLOCKS},lazy_itable_init=1,nodiscard,root_owner=0:0"
+    keys = order.login.keys
     return Step(
         name="layout",
         says="lay the disk out: two root file systems, and the rest of it for data",
         commands=(
-            run("rm", "--force", image),
+            run("rm", "--recursive", "--force", image, content),
+            run("install", "-d", "-m", "0755", content, *(content / one for one in DATA_FOLDERS)),
+            *((run("install", "-m", "0600", keys.path, content / "etc" / "authorized_keys"),) if keys else ()),
             run("truncate", f"--size={DATA_BYTES}", image),
-            run("mkfs.ext4", "-q", "-F", "-b", "4096", "-i", "16384", "-L", DATA_LABEL, "-E", extended, image),
+            run("mkfs.ext4", "-q", "-F", "-b", "4096", "-i", "16384", "-L", DATA_LABEL, "-E", extended, "-d", content, image),
+            run("rm", "--recursive", "--force", content),
             run(
                 *(order.python, "-m", "controller.ops.flash.layout", order.tree / order.board.layout),
                 *("--to", order.tree / OUR_LAYOUT, "--image", DATA_IMAGE),
             ),
         ),
+        inputs=(keys.sha256 if keys else "",),
     )
 
 
