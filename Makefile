@@ -56,8 +56,11 @@ endif
 deploy: engine ## bring this checkout to boxes over ssh (HOST=box,box2 or INVENTORY=file; DRY_RUN=1 shows every command)
 	@$(WITH_ENGINE) $(PYTHON) -m controller.ops.deploy deploy $(BOXES) --engines "$(ENGINES)"
 
+provision: engine ## make boxes of stock Debian, Ubuntu or JetPack systems (HOST=box), and bring this checkout to them
+	@$(WITH_ENGINE) $(PYTHON) -m controller.ops.deploy provision $(BOXES) --engines "$(ENGINES)"
+
 rollback: venv ## take boxes back to the release they ran before
-	@$(PYTHON) -m controller.ops.deploy rollback $(BOXES)
+	@$(PYTHON) -m controller.ops.deploy provision rollback $(BOXES)
 
 test: images ## run every test but the appliance's, on the real container engine
 	@$(WITH_ENGINE) env $$(<build/images.env) $(PYTHON) -m pytest -m "not appliance" $(PYTEST_ARGS)
@@ -128,4 +131,4 @@ venv: .venv/.locked
 engine: venv
 	@images/setup.sh engine
 
-.PHONY: help run flash flash-kit down images deploy rollback test test-fast mutants check format lock capacity swap peer trace gateway decode gpu simulate soak bench image venv engine
+.PHONY: help run flash flash-kit down images deploy rollback test test-fast mutants check format lock capacity swap peer trace gateway decode gpu simulate soak bench image venv engine provision

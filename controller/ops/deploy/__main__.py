@@ -13,8 +13,9 @@ from typing import Annotated, Final
 import typer
 
 from controller.errors import ConfigError, WindlassError
-from controller.ops import recipes, release
+from controller.ops import box_deb, recipes, release
 from controller.ops.deploy import commands, fleet, outcome, stock
+from controller.ops.deploy import provision as provisioning
 from controller.ops.deploy.cargo import Wish, compose_release
 from controller.ops.deploy.errors import DeployError, UnusableError
 from controller.ops.deploy.inventory import read_hosts
@@ -71,6 +72,28 @@ def rollback(host: Hosts = "", inventory: Inventory = None, *, dry_run: DryRun =
             Follower(link).follow(version)
 
     fleet.each(_names(host, inventory), back, link=_link(dry_run=dry_run))
+
+
+@app.command()
+def provision(
+    host: Hosts = "",
+    inventory: Inventory = None,
+    engines: Engines = "",
+    *,
+    dry_run: DryRun = False,
+    break_lock: BreakLock = False,
+) -> None:
+    """Make boxes of stock systems, and bring this checkout's release to them."""
+    names = _names(host, inventory)
+    wish = _wish(engines.split(), make=not dry_run, break_lock=break_lock)
+    package = Path("windlass-box.deb") if dry_run else box_deb.build()
+
+    def make_box(link: Link) -> None:
+        provisioning.provision(link, package, folder=FOLDER / "provision", break_lock=break_lock)
+        Boat(link, wish).deploy()
+        provisioning.show_key(link)
+
+    fleet.each(names, make_box, link=_link(dry_run=dry_run))
 
 
 def main() -> None:

@@ -81,7 +81,11 @@ class Link:
 
     def __enter__(self) -> Self:
         """Connect."""
-        self.open()
+        try:
+            self.open()
+        except BaseException:
+            self._folder.cleanup()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:

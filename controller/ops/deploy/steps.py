@@ -102,9 +102,11 @@ class Boat:
             layers = missing_layers(lacking, host.images, whole=whole)
             check()
             self._copy(host, lacking, layers)
-            if not lacking or self._link.rehearses:
+            if not lacking:
                 return
             loaded = self._link.script("load", str(commands.INCOMING), self._wish.release.version)
+            if self._link.rehearses:
+                return
             if loaded.code == NOT_TAKEN:
                 console.print(f"  its engine did not take the layers ({loaded.last_words}): sending whole images", markup=False)
                 whole = True
@@ -133,6 +135,8 @@ class Boat:
             sent_bytes = self._link.copy([str(path) for path in paths], commands.INCOMING / "layers")
         sent_bytes += self._link.copy([f"{wish.folder}/release/"], commands.INCOMING / version / "release")
         sent_bytes += self._link.copy([f"{wish.folder}/images/"], commands.INCOMING / version / "images")
+        if self._link.rehearses:
+            return
         console.print(
             f"  [green]sent[/]  {len(layers)} layers of {len(lacking)} images and the release's files: "
             f"{format_bytes(sent_bytes)} for {format_bytes(whole_bytes)} [dim]({format_seconds(monotonic() - began_s)})[/]",
