@@ -1,0 +1,1 @@
+"""The scripts of a box, run against a world of stand-ins."""

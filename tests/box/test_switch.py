@@ -1,0 +1,258 @@
+"""A switch between releases, whatever becomes of it: the real scripts, and stand-ins for systemd, the engine and the network."""
+
+import itertools
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from bench.stack import PROJECT
+
+RELEASE = PROJECT / "appliance" / "box" / "tree" / "usr" / "lib" / "windlass" / "release"
+STAND_IN = Path(__file__).with_name("stand-in")
+OLD, NEW = "1.0", "2.0-7-gabc"
+CHANGING = ("systemctl", "docker", "curl", "mv", "ln", "rm", "sync", "cp", "mkdir", "install", "sleep", "timeout")
+"""What the scripts call to change something, or to wait for something; the world of the stand-ins."""
+KILLED = -9
+LEAST_CUTS = 30
+"""A switch that could be cut in fewer places would not be the one that is meant."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Box:
+    """
+    A box that has been switched on and serves the old release, and has the new one staged.
+
+    Attributes:
+        world: what the stand-ins have done.
+        folder: all of it.
+
+    """
+
+    world: Path
+    folder: Path
+
+    @property
+    def releases(self) -> Path:
+        """Where the releases lie."""
+        return self.folder / "home" / "releases"
+
+    def run(self, *argv: str, cut: int = 0) -> subprocess.CompletedProcess[str]:
+        """Run the script; before the change of this number the power is cut."""
+        for name, content in {"cut": cut, "count": 0}.items():
+            (self.world / name).write_text(f"{content}\n")
+        environ = {
+            "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}",
+            "WORLD": str(self.world),
+            "WINDLASS_HOME": str(self.folder / "home"),
+            "WINDLASS_RUN": str(self.folder / "run"),
+            "WINDLASS_SHIPPED": str(self.folder / "shipped"),
+            "WINDLASS_CONFIG": str(self.folder / "appliance.toml"),
+            "WINDLASS_WATCH_S": "1",
+            "WINDLASS_START_S": "1",
+            "WINDLASS_TRIAL_S": "1",
+        }
+        # A group of its own, which the stand-ins end as a whole.
+        shell = ["bash", "-c", 'echo $$ >"$WORLD/group"; exec "$@"', "-", str(RELEASE), *argv]
+        return subprocess.run(shell, env=environ, capture_output=True, text=True, check=False, start_new_session=True, timeout=60)
+
+    def units(self) -> set[str]:
+        """Return the units that are active, without the parts that are the same for all."""
+        return {path.name.removeprefix("windlass-").removesuffix(".service") for path in (self.world / "units").iterdir()}
+
+    def link(self, name: str) -> str:
+        """Return the version that a link stands for; empty if there is none."""
+        path = self.releases / name
+        return str(path.readlink()) if path.is_symlink() else ""
+
+    def verdict(self, version: str) -> str:
+        """Return what was found of a release."""
+        file = self.releases / version / "verdict"
+        return file.read_text().strip() if file.exists() else ""
+
+    def make(self, name: str) -> None:
+        """Have the world be so."""
+        (self.world / name).touch()
+
+    def reboot(self) -> subprocess.CompletedProcess[str]:
+        """Switch it off and on again: what ran and what lay in memory is gone."""
+        shutil.rmtree(self.folder / "run-box", ignore_errors=True)
+        for unit in (self.world / "units").iterdir():
+            unit.unlink()
+        (self.world / "restarts").unlink(missing_ok=True)
+        (self.world / "switch-wanted").unlink(missing_ok=True)
+        return self.run("boot")
+
+    def resume(self) -> subprocess.CompletedProcess[str] | None:
+        """Do what systemd does for the switch that a boot has asked for."""
+        wanted = self.world / "switch-wanted"
+        return self.run("switch", wanted.read_text().strip()) if wanted.exists() else None
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Box:
+    """Return a box that serves the old release."""
+    made = Box(world=tmp_path / "world", folder=tmp_path)
+    (made.world / "units").mkdir(parents=True)
+    (tmp_path / "bin").mkdir()
+    for name in CHANGING:
+        (tmp_path / "bin" / name).symlink_to(STAND_IN)
+    (tmp_path / "shipped" / "models" / "windlass-mini").mkdir(parents=True)
+    (tmp_path / "appliance.toml").touch()
+    for version in (OLD, NEW):
+        folder = made.releases / version
+        folder.mkdir(parents=True)
+        lines = [f"WINDLASS_VERSION={version}", f"WINDLASS_IMAGE_CONTROLLER=c:{version}", "WINDLASS_IMAGE_LLAMA_CPP=l:1"]
+        (folder / "release.env").write_text("\n".join(lines) + "\n")
+        for name in ("appliance.yaml", "box.yaml"):
+            (folder / name).write_text("{}")
+    (made.folder / "home" / "state.db").write_text("keys")
+    (made.world / "home").symlink_to(made.folder / "home")
+    (made.releases / OLD / "verdict").write_text("good\n")
+    (made.releases / "current").symlink_to(OLD)
+    booted = made.run("boot")
+    assert booted.returncode == 0, booted.stderr
+    assert is_whole(made, OLD)
+    return made
+
+
+def is_whole(box: Box, version: str) -> bool:
+    """Say whether this release and nothing else runs, and would after a reboot."""
+    return box.units() == {f"controller@{version}", f"gateway@{version}"} and box.link("current") == version
+
+
+def test_a_good_release_takes_over(box: Box) -> None:
+    """It is tried, takes over, is watched, and what it relieved can be rolled back to."""
+    done = box.run("switch", NEW)
+
+    assert (0, "good", OLD) == (done.returncode, box.verdict(NEW), box.link("previous")), done.stderr
+    assert is_whole(box, NEW)
+    assert not (box.releases / "switching").exists()
+    assert "keys" == (box.releases / "state.db.saved").read_text()
+
+
+def test_a_gateway_that_drains_is_not_waited_for(box: Box) -> None:
+    """A long stream keeps the old gateway, and the switch ends all the same."""
+    box.make("long-stream")
+    done = box.run("switch", NEW)
+
+    assert 0 == done.returncode, done.stderr
+    assert {f"controller@{NEW}", f"gateway@{NEW}", f"gateway@{OLD}"} == box.units()
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "verdict"),
+    [
+        ("no-trial", 1, "failed: its containers could not be made"),
+        ("no-controller", 3, "bad: its controller did not start within 1 s"),
+        ("no-gateway", 3, "bad: its gateway did not start within 1 s"),
+        ("unwell", 3, "bad: with its controller the gateway at http://box is not well: bad503"),
+        ("crashing", 3, "bad: a process of it ended by itself while it was watched"),
+    ],
+)
+def test_a_bad_release_leaves_the_old_one(box: Box, fault: str, code: int, verdict: str) -> None:
+    """Whatever is wrong with it, the old release runs in the end, and the new one is known for what it is."""
+    box.make(f"{fault}-{NEW}")
+    done = box.run("switch", NEW)
+
+    assert (code, verdict) == (done.returncode, box.verdict(NEW)), done.stderr
+    assert is_whole(box, OLD)
+    assert "" == box.link("previous")
+    assert not (box.releases / "switching").exists()
+
+
+def test_what_was_bad_is_not_started_again_by_itself(box: Box) -> None:
+    """It is refused until somebody says otherwise."""
+    box.make(f"crashing-{NEW}")
+    box.run("switch", NEW)
+    refused = box.run("switch", NEW)
+    (box.world / f"crashing-{NEW}").unlink()
+    (box.world / "restarts").unlink()
+    box.run("forgive", NEW)
+    done = box.run("switch", NEW)
+
+    assert 1 == refused.returncode
+    assert "forgive" in refused.stderr
+    assert 0 == done.returncode, done.stderr
+    assert is_whole(box, NEW)
+
+
+def test_going_back_while_the_old_gateway_drains(box: Box) -> None:
+    """The old gateway listens no more: another one of the same release does, and the stream goes on in the first."""
+    box.make("long-stream")
+    box.make(f"crashing-{NEW}")
+    done = box.run("switch", NEW)
+
+    assert 3 == done.returncode, done.stderr
+    assert {f"controller@{OLD}", f"gateway@{OLD}", f"gateway@{OLD}:2", f"gateway@{NEW}"} == box.units()
+
+
+def test_a_missing_image_is_found_first(box: Box) -> None:
+    """A release that is not whole changes nothing."""
+    (box.world / "missing").write_text(f"c:{NEW}\n")
+    refused = box.run("switch", NEW)
+
+    assert 1 == refused.returncode
+    assert f"image c:{NEW} of the release is not on this box" in refused.stderr
+    assert is_whole(box, OLD)
+
+
+def test_what_is_neither_current_nor_previous_is_removed(box: Box) -> None:
+    """After a third release the first one is gone."""
+    third = box.releases / "3.0"
+    shutil.copytree(box.releases / NEW, third)
+    (third / "release.env").write_text((third / "release.env").read_text().replace(NEW, "3.0"))
+    box.run("switch", NEW)
+    (box.releases / NEW / "verdict").write_text("good\n")
+    shutil.copytree(box.releases / NEW, third, dirs_exist_ok=True)
+    (third / "release.env").write_text((third / "release.env").read_text().replace(NEW, "3.0"))
+    done = box.run("switch", "3.0")
+
+    assert 0 == done.returncode, done.stderr
+    assert {"3.0", NEW} == {path.parent.name for path in box.releases.glob("*/release.env") if not path.parent.is_symlink()}
+
+
+@pytest.mark.parametrize("fault", ["", "crashing"])
+@pytest.mark.parametrize("again", ["reboot", "switch"])
+@pytest.mark.timeout(600)
+def test_a_power_cut_leaves_a_whole_release(box: Box, tmp_path: Path, fault: str, again: str) -> None:
+    """Cut before every single change, the box comes up with one whole release, and a switch goes through."""
+    if fault:
+        box.make(f"{fault}-{NEW}")
+    start = tmp_path / "start"
+    start.mkdir()
+    for name in ("home", "world"):
+        shutil.copytree(box.folder / name, start / name, symlinks=True)
+    wrong = []
+    for cut in itertools.count(1):
+        for name in ("home", "world", "run-box"):
+            shutil.rmtree(box.folder / name, ignore_errors=True)
+        for name in ("home", "world"):
+            shutil.copytree(start / name, box.folder / name, symlinks=True)
+        ended = box.run("switch", NEW, cut=cut)
+        if ended.returncode != KILLED:
+            break  # it was over before
+        if problem := check(box, again, fault):
+            wrong.append(f"{cut}: {problem}")
+
+    assert [] == wrong
+    assert cut > LEAST_CUTS
+
+
+def check(box: Box, again: str, fault: str) -> str:
+    """Say what is wrong with a box after a cut; empty if nothing is."""
+    if again == "reboot":
+        booted = box.reboot()
+        if booted.returncode or not any(is_whole(box, version) for version in (OLD, NEW)):
+            return f"after the reboot there are {sorted(box.units())}, current is {box.link('current')}: {booted.stderr}"
+        box.resume()
+        if not any(is_whole(box, version) for version in (OLD, NEW)):
+            return f"after the watch there are {sorted(box.units())}, current is {box.link('current')}"
+    box.run("switch", NEW)
+    expected = OLD if fault else NEW
+    if not is_whole(box, expected):
+        return f"switched again, there are {sorted(box.units())}, current is {box.link('current')}"
+    return "it is still under way" if (box.releases / "switching").exists() else ""
