@@ -21,11 +21,15 @@ NEW_FEATURES: Final = ("^metadata_csum_seed", "^orphan_file")
 LEFT_OUT: Final = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*", "/usr/share/lintian/*")
 """What no appliance reads."""
 UNWANTED_UNITS: Final = (
-    "apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer", "e2scrub_reap.service",
+    "apparmor.service", "apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer",
+    "e2scrub_reap.service",
     "grub-common.service", "sshd-keygen.service", "ssh.socket", "systemd-networkd-wait-online.service",
     "systemd-firstboot.service",
 )  # fmt: skip
-"""What would write into a system that cannot be written, or wait for what need not come."""
+"""
+What would write into a system that cannot be written, wait for what need not come, or load profiles of programs that are not
+here: the engine loads the one for its containers itself.
+"""
 WANTED_UNITS: Final = (
     "ssh.service", "docker.service", "containerd.service", "systemd-networkd.service", "systemd-resolved.service",
     "systemd-timesyncd.service", "fstrim.timer", "windlass-first-boot.service", "windlass-welcome.service",

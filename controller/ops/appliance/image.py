@@ -18,7 +18,7 @@ import typer
 
 from controller.errors import ConfigError, WindlassError
 from controller.ops import box_deb
-from controller.ops.appliance import commands, layout
+from controller.ops.appliance import commands, inventory, layout, sbom
 from controller.ops.appliance.target import UEFI_LOADERS, BoxTarget, load_target, read_packages, target_names
 from controller.ops.images import Builder
 from controller.ops.recipes import image_variables
@@ -50,6 +50,8 @@ class ImageBuilder:
         self._environ = environ
         self._out = project / "build" / "appliance" / target.name
         self._root = self._out / "root"
+        self._images = Builder(project, environ=environ, target=target.images_target)
+        self._tags: dict[str, str] = {}
         self._parts = {part.label: part for part in layout.partitions(target)}
 
     @property
@@ -125,6 +127,7 @@ class ImageBuilder:
         for key in (root / "etc" / "ssh").glob("ssh_host_*"):
             key.unlink()
         _relink(root / "etc" / "hostname", "/var/lib/windlass/etc/hostname")
+        _relink(root / "var" / "lib" / "dbus" / "machine-id", "/etc/machine-id")
         _relink(root / "etc" / "resolv.conf", "../run/systemd/resolve/stub-resolv.conf")
         (root / "etc" / "machine-id").write_text("", encoding="ascii")
         shared = root / "usr" / "share" / "windlass"
@@ -134,11 +137,10 @@ class ImageBuilder:
             (root / folder).mkdir(parents=True, exist_ok=True)
 
     def _add_release(self, root: Path) -> None:
-        builder = Builder(self._project, environ=self._environ, target=self._target.images_target)
-        made = builder.ensure(self._target.images)
-        tags = {name: made[name] for name in self._target.images}
+        made = self._images.ensure(self._target.images)
+        self._tags = tags = {name: made[name] for name in self._target.images}
         shared = root / "usr" / "share" / "windlass"
-        variables = image_variables(tags, base=builder.base, target=self._target.images_target)
+        variables = image_variables(tags, base=self._images.base, target=self._target.images_target)
         recorded = dict(line.split("=", 1) for line in variables.splitlines() if "=" in line)
         write_release(shared / "release", version=self._version, tags=recorded, project=self._project)
         (shared / "images").mkdir(parents=True, exist_ok=True)
@@ -201,6 +203,7 @@ class ImageBuilder:
         checksum = _checksum(self.image)
         Path(f"{self.image}.sha256").write_text(f"{checksum}  {self.image.name}\n", encoding="ascii")
         status = self.image.stat()
+        self._list_parts()
         manifest = {
             "version": self._version,
             "target": self._target.name,
@@ -219,6 +222,16 @@ class ImageBuilder:
             f"  [green]image[/] {self.image.relative_to(self._project)}: "
             f"{format_bytes(status.st_size)}, of which {format_bytes(status.st_blocks * 512)} are used"
         )
+
+    def _list_parts(self) -> None:
+        bills = {bill.image: bill for bill in self._images.bills(self._target.images)}
+        parts = (*inventory.system_parts(self._root), *inventory.image_parts(self._tags, bills))
+        name = self.image.name.removesuffix(".img")
+        listed = sbom.Inventory(name=name, version=self._version, parts=parts)
+        text = sbom.write_sbom(listed, made_s=committed_s(environ=self._environ))
+        (self._out / f"{name}.cdx.json").write_text(text, encoding="utf-8")
+        (self._out / f"{name}.files").write_text(inventory.list_files(self._root), encoding="utf-8")
+        console.print(f"  [green]done[/]  list of what is in it: {len(set(parts))} packages and sources")
 
     def _file_system(self, label: str, tree: Path, *, name: str) -> None:
         part = self._parts[label]
