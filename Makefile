@@ -24,6 +24,9 @@ HOST ?=
 INVENTORY ?=
 BREAK_LOCK ?=
 BOXES = --host "$(HOST)" $(addprefix --inventory ,$(INVENTORY)) $(if $(DRY_RUN),--dry-run) $(if $(BREAK_LOCK),--break-lock)
+# Where a virtual machine's gateway answers, and whether it goes on with its disk.
+PORT ?=
+KEEP ?=
 # The kind of box an operating system is made for: a file in appliance/targets.
 TARGET ?= qemu-amd64
 # Parts of `make bench`, with commas between; all of them without it.
@@ -123,6 +126,10 @@ image: engine ## the operating system of a box as a disk image: TARGET=qemu-amd6
 	@images/setup.sh appliance
 	@$(WITH_ENGINE) $(PYTHON) -m controller.ops.appliance.image build $(TARGET)
 
+boot: venv ## start the newest image of TARGET in a virtual machine; PORT=8000, KEEP=1 goes on with the last one's disk
+	@images/setup.sh appliance
+	@$(PYTHON) -m controller.ops.appliance.boot $(TARGET) $(addprefix --port ,$(PORT)) $(if $(KEEP),--keep)
+
 venv: .venv/.locked
 .venv/.locked: requirements/dev.lock pyproject.toml
 	@images/setup.sh python
@@ -131,4 +138,4 @@ venv: .venv/.locked
 engine: venv
 	@images/setup.sh engine
 
-.PHONY: help run flash flash-kit down images deploy rollback test test-fast mutants check format lock capacity swap peer trace gateway decode gpu simulate soak bench image venv engine provision
+.PHONY: help run flash flash-kit down images deploy rollback test test-fast mutants check format lock capacity swap peer trace gateway decode gpu simulate soak bench image boot venv engine provision
