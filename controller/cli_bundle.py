@@ -57,6 +57,7 @@ def take(
     *,
     only: Annotated[list[str] | None, typer.Option("--only", metavar="MODEL", help="This model; may be given twice.")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="In place of a model of the same name with other content.")] = False,
+    move: Annotated[bool, typer.Option("--move", help="Take the files out of the bundle as they arrive.")] = False,
     engine_files: EngineFiles = True,
     dry_run: DryRun = False,
     as_json: AsJson = False,
@@ -72,7 +73,7 @@ def take(
     wish = Wish(only=frozenset(only or ()), replace=replace, engine_files=engine_files, device=_device(config))
     be_nice()
     with bundle_lines.progress(shown=not as_json and not dry_run) as progress:
-        outcomes = Arrival(home=home, wish=wish, progress=progress).take(bundles, dry_run=dry_run)
+        outcomes = Arrival(home=home, wish=wish, progress=progress, move=move).take(bundles, dry_run=dry_run)
     failed = any(one.state is State.FAILED for one in outcomes)
     if as_json:
         print_json({"ok": not failed, "dry_run": dry_run, "folders": [one.as_json() for one in outcomes]})

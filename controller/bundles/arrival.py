@@ -10,18 +10,18 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from controller.bundles.beneath import open_beneath
+from controller.bundles.beneath import open_beneath, remove_beneath
 from controller.bundles.bring import Bring, has_content
 from controller.bundles.claims import claimed
 from controller.bundles.engine_check import check_engine_file
 from controller.bundles.exchange import exchange
 from controller.bundles.judging import Present, Verdict, Wish, check_asked, check_clashes, check_room, judge, once
-from controller.bundles.manifest import ENGINES, MODELS, EngineItem, Item
+from controller.bundles.manifest import ENGINES, MODELS, EngineItem, Item, read_bundle, without, write_bundle
 from controller.bundles.reporting import Outcome, Progress, State
 from controller.bundles.showing import known_bundle
 from controller.errors import BundleError
@@ -44,12 +44,14 @@ class Arrival:
         home: where models and engine files go.
         wish: what of the bundles is wanted.
         progress: who is told how far it is.
+        move: take files out of the bundle as they arrive, so that a disk which holds both need not hold them twice.
 
     """
 
     home: Path
     wish: Wish
     progress: Progress
+    move: bool = False
 
     def take(self, roots: Sequence[Path], *, dry_run: bool = False) -> tuple[Outcome, ...]:
         """
@@ -66,7 +68,7 @@ class Arrival:
             for name in (ENGINES, MODELS):
                 (self.home / name).mkdir(parents=True, exist_ok=True)
             with claimed(self.home / MODELS, "import"):
-                return tuple(self._settle(root, verdict) for root, verdict in self._judged(roots))
+                return tuple(self._taken(root, verdict) for root, verdict in self._judged(roots))
         except OSError as exc:
             raise BundleError(f"{exc.filename or self.home}: {exc.strerror}; mend that and run it again: it goes on") from exc
 
@@ -76,13 +78,25 @@ class Arrival:
         verdicts = once(verdict for _, verdict in found)
         check_asked(verdicts, self.wish)
         check_clashes(verdicts)
-        taken = [verdict for verdict in verdicts if verdict.is_taken]
         check_room(
-            missing_bytes=sum(max(0, one.item.size_bytes - _tree_bytes(self._aside(one))) for one in taken),
+            missing_bytes=self._missing_bytes([(root, verdict) for (root, _), verdict in zip(found, verdicts, strict=True)]),
             free_bytes=shutil.disk_usage(nearest_existing(PurePosixPath(self.home / MODELS))).free,
             where=str(self.home),
         )
         return [(root, verdict) for (root, _), verdict in zip(found, verdicts, strict=True)]
+
+    def _missing_bytes(self, verdicts: Iterable[tuple[Path, Verdict]]) -> int:
+        """Return how much more of the disk is needed; what is moved on one disk needs no more than one part at a time."""
+        disk, missing_bytes, moved_bytes = nearest_existing(PurePosixPath(self.home / MODELS)).stat().st_dev, 0, 0
+        for root, verdict in verdicts:
+            if not verdict.is_taken:
+                continue
+            if self.move and root.stat().st_dev == disk:
+                parts = (part.size_bytes for file in verdict.item.files for part in file.parts)
+                moved_bytes = max(moved_bytes, *parts)
+            else:
+                missing_bytes += max(0, verdict.item.size_bytes - _tree_bytes(self._aside(verdict)))
+        return missing_bytes + moved_bytes
 
     def _present(self, at: str, item: Item) -> Present:
         folder = self.home / at
@@ -96,6 +110,12 @@ class Arrival:
         """Return where a folder is copied to: of its own for each content, so that no two are ever mixed."""
         kind, _, name = verdict.at.partition("/")
         return self.home / kind / f"{ARRIVING}{name}-{verdict.item.digest[:12]}"
+
+    def _taken(self, root: Path, verdict: Verdict) -> Outcome:
+        outcome = self._settle(root, verdict)
+        if self.move and outcome.state in (State.COPIED, State.REPLACED, State.THERE):
+            _take_out(root, verdict)
+        return outcome
 
     def _settle(self, root: Path, verdict: Verdict) -> Outcome:
         aside = self._aside(verdict)
@@ -120,6 +140,9 @@ class Arrival:
             with open_beneath(aside, file.name, os.O_RDWR | os.O_CREAT) as target:
                 for name, part in zip(file.part_names, file.parts, strict=True):
                     bring.part(f"{verdict.at}/{name}", part, target)
+                    if self.move:
+                        os.fsync(target.fileno())
+                        remove_beneath(root, f"{verdict.at}/{name}")
                 target.truncate(file.size_bytes)
                 os.utime(target.fileno(), ns=(file.changed_ns, file.changed_ns))
                 os.fsync(target.fileno())
@@ -150,6 +173,15 @@ def _give_name(aside: Path, final: Path, *, replace_it: bool) -> None:
         aside.rename(final)
     sync(final.parent)
     _remove(aside)
+
+
+def _take_out(root: Path, verdict: Verdict) -> None:
+    """Remove a folder from a bundle: first from what its manifest says, then what is left of its files."""
+    bundle = read_bundle(root)
+    if bundle is not None:
+        write_bundle(root, without(bundle, [verdict.at]))
+    for path in verdict.item.paths:
+        remove_beneath(root, f"{verdict.at}/{path}")
 
 
 def _holds(folder: Path, item: Item) -> bool:

@@ -981,4 +981,67 @@ MUTANTS = (
     Mutant("any TensorRT runs an engine", "device", "{self.tensorrt or 'none'}", "{'some'}"),
     Mutant("one card speaks for all", "device", "dict.fromkeys(gpu.sm for gpu in self.gpus)", "dict.fromkeys([self.sm])"),
     Mutant("a card's memory is the box's", "device", "all(gpu.memory_bytes == 0 for gpu in self.gpus)", "True"),
+    # bundles
+    Mutant("a name climbs out of its folder", "bundles/layout", 'if not piece or piece.startswith("."):', "if not piece:"),
+    Mutant("a name begins at the root", "bundles/layout", 'if not piece or piece.startswith("."):', 'if piece.startswith("."):'),
+    Mutant("a name need not be text", "bundles/layout", "not piece.isprintable() or ", ""),
+    Mutant("a name that no stick takes", "bundles/layout", "_FORBIDDEN & set(piece) or ", ""),
+    Mutant("a name that a stick shortens", "bundles/layout", ' or piece.endswith((" ", "."))', ""),
+    Mutant("letters are counted, not bytes", "bundles/layout", "len(piece.encode()) > PIECE_BYTES", "len(piece) > PIECE_BYTES"),
+    Mutant("folders without end", "bundles/layout", "if len(pieces) > DEPTH:", "if False:"),
+    Mutant("capitals make another name", "bundles/layout", ".casefold()", ""),
+    Mutant("accents make another name", "bundles/layout", 'unicodedata.normalize("NFC", path)', "path"),
+    Mutant("a file below a file", "bundles/layout", "range(1, len(pieces))", "range(1, 1)"),
+    Mutant("an empty file has no part", "bundles/layout", "if rest or not whole else", "if rest else"),
+    Mutant("one part too many", "bundles/layout", "((rest,) if rest or not whole else ())", "(rest,)"),
+    Mutant("a whole file is a part", "bundles/layout", "(name,) if count == 1 else ", ""),
+    Mutant(
+        "nothing is for every device",
+        "bundles/judging",
+        "item.device not in (ANY_DEVICE, wish.device)",
+        "item.device != wish.device",
+    ),
+    Mutant("everything is for every device", "bundles/judging", "item.device not in (ANY_DEVICE, wish.device)", "False"),
+    Mutant("a box that nobody knows is none", "bundles/judging", "if wish.device and item", "if item"),
+    Mutant("what was not asked for is taken", "bundles/judging", "if wish.only and model not in wish.only:", "if False:"),
+    Mutant(
+        "an engine file is asked for by its own name",
+        "bundles/judging",
+        "item.model if isinstance(item, EngineItem) else item.name",
+        "item.name",
+    ),
+    Mutant("engine files cannot be left", "bundles/judging", "if not wish.engine_files:", "if False:"),
+    Mutant(
+        "an engine file is put in the place of one",
+        "bundles/judging",
+        "if isinstance(item, EngineItem):\n        # Its",
+        "if False:\n        # Its",
+    ),
+    Mutant("a model takes the place of another unasked", "bundles/judging", "if not wish.replace:", "if False:"),
+    Mutant("other content counts as the same", "bundles/judging", "elif known.item == verdict.item:", "elif True:"),
+    Mutant("what is left claims its name", "bundles/judging", " if verdict.is_taken else verdict\n", "\n"),
+    Mutant("a clash is passed over", "bundles/judging", "    if clashing:", "    if False:"),
+    Mutant("an engine file is a model's name", "bundles/judging", ' if verdict.at.startswith(f"{MODELS}/")}', "}"),
+    Mutant("nothing stays free", "bundles/judging", "missing_bytes + SPARE_BYTES > free_bytes", "missing_bytes > free_bytes"),
+    Mutant("refused when it just fits the disk", "bundles/judging", "SPARE_BYTES > free_bytes", "SPARE_BYTES >= free_bytes"),
+    Mutant("what is there needs room again", "bundles/judging", "if missing_bytes and missing_bytes", "if missing_bytes"),
+    # engine files from elsewhere
+    Mutant("a file that arrives is not looked at", "forge/tickets", "if removed or (arrived and", "if removed or (False and"),
+    Mutant(
+        "a build that rests is begun again by every look",
+        "forge/tickets",
+        "arrived = order.file is not None and self.order.file is None",
+        "arrived = True",
+    ),
+    Mutant(
+        "an older file is the end", "forge/tickets", "if matches and file.fingerprint == self.order.fingerprint:", "if matches:"
+    ),
+    Mutant(
+        "a file that arrived meanwhile is forgotten", "forge/tickets", "file=None if spoilt else self.order.file", "file=None"
+    ),
+    Mutant(
+        "a spoilt file is compared for ever", "forge/tickets", "file=None if spoilt else self.order.file", "file=self.order.file"
+    ),
+    Mutant("builds come before comparisons of older files", "forge/tickets", "order.to_compare is None,", "order.file is None,"),
+    Mutant("everything is compiled for a device", "engines/builds/values", "any(step.gpu for step in self.steps)", "True"),
 )

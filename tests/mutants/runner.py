@@ -14,6 +14,8 @@ from tests.mutants.catalogue import ROOT, Mutant
 TESTS: Final = (
     "forge_tickets",
     "forge_room",
+    "bundle_judging",
+    "bundle_layout",
     "guard",
     "pace",
     "drift",

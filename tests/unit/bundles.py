@@ -90,6 +90,8 @@ def pack(home: Path, root: Path, *models: str, progress: Meter | None = None, pa
     return [one.state for one in Packer(root=root, progress=progress or Meter(), part_bytes=part_bytes).pack(sources)]
 
 
-def take(home: Path, *roots: Path, wish: Wish | None = None, progress: Meter | None = None) -> tuple[Outcome, ...]:
+def take(
+    home: Path, *roots: Path, wish: Wish | None = None, progress: Meter | None = None, move: bool = False
+) -> tuple[Outcome, ...]:
     """Import."""
-    return Arrival(home=home, wish=wish or Wish(), progress=progress or Meter()).take(roots)
+    return Arrival(home=home, wish=wish or Wish(), progress=progress or Meter(), move=move).take(roots)

@@ -222,3 +222,9 @@ def test_every_step_of_a_small_board_s_model_stays_within_its_memory() -> None:
         if verb in measured_mib:
             assert 1.1 < step.memory_bytes / MIB / measured_mib[verb] < 1.7
     assert planned.scratch_bytes > 2 * 3_087_000_000
+
+
+@pytest.mark.parametrize("source", [checkpoint(), gguf(), checkpoint(peft()), gguf(ready())])
+def test_what_no_gpu_has_a_part_in_is_for_every_box(source: SourceDescription) -> None:
+    """A laptop converts, merges and quantises for a Jetson."""
+    assert not recipe(source, Want(engine="llama-cpp", quantization=Quantization.Q4_0)).one_device

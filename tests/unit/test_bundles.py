@@ -1,7 +1,9 @@
 """Bundles: what is packed arrives as it was, whatever is cut on the way, and nothing else does."""
 
+import contextlib
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -216,6 +218,36 @@ def test_damage_is_named_and_does_not_arrive(home: Path, root: Path, other: Path
     pack(home, root) if spoil not in ("link", "pipe", "linked folder") else None
     if spoil not in ("link", "pipe", "linked folder"):
         assert [State.COPIED, State.THERE] == [one.state for one in take(other, root)]
+
+
+@pytest.mark.parametrize("cut_after", [*range(9), 1000])
+def test_what_is_moved_is_in_one_place(home: Path, root: Path, other: Path, cut_after: int) -> None:
+    """Cut anywhere, every byte is in the bundle or in the home; at the end the bundle is empty, but for what stayed there."""
+    pack(home, root)
+    with contextlib.suppress(PowerCutError):
+        take(other, root, move=True, progress=Meter(cut_after=cut_after), wish=Wish(only=frozenset({"one"})))
+    if not (other / "models" / "one").exists():
+        take(other, root, move=True, wish=Wish(only=frozenset({"one"})))
+
+    assert FILES == contents(other / "models" / "one")
+    assert ["models/two/weights.gguf", FILE_NAME] == sorted(contents(root))
+    assert ["models/two"] == [one.at for one in show(root, verify=True, progress=Meter()) if not one.problem]
+    take(other, root, move=True)
+    assert [FILE_NAME] == sorted(contents(root))
+    assert not list(root.glob("[em]*"))
+
+
+def test_what_is_moved_needs_no_disk_twice(home: Path, root: Path, other: Path) -> None:
+    """On one disk there need be room for the largest part alone; where files stay in the bundle, for all of them."""
+    pack(home, root)
+    text, third = (root / FILE_NAME).read_text(), int(shutil.disk_usage(root).free * 0.4)
+    (root / FILE_NAME).write_text(text.replace(f'"size_bytes": {SMALL_PARTS}', f'"size_bytes": {third}'))
+    with pytest.raises(BundleRefusedError, match=r"wanted .* of free disk"):
+        take(other, root)
+    moved = {one.at: one for one in take(other, root, move=True)}
+
+    assert (State.FAILED, State.COPIED) == (moved["models/one"].state, moved["models/two"].state)
+    assert f"wanted {third} bytes, got {SMALL_PARTS}" in moved["models/one"].reason
 
 
 def test_another_model_of_that_name_is_not_touched(home: Path, root: Path, other: Path) -> None:

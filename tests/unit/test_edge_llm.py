@@ -231,7 +231,7 @@ def test_build() -> None:
     ) == step.argv
     assert ("tensorrt-edge-llm", True, (PurePosixPath("/etc/nv_tegra_release"),)) == (step.image, step.gpu, step.host_files)
     assert SOURCE.header.weights_bytes + 2 * 2**30 == step.memory_bytes
-    assert (PurePosixPath("bundle"), True, True) == (made.output, made.beside_source, made.one_image)
+    assert (PurePosixPath("bundle"), True, True, True) == (made.output, made.beside_source, made.one_image, made.one_device)
 
 
 @pytest.mark.parametrize(

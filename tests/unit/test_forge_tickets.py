@@ -258,6 +258,16 @@ def test_an_older_file_that_matches_is_not_the_end() -> None:
         assert (State.QUEUED, None, reason) == (one.state, one.order.to_compare, one.reason)
 
 
+def test_a_file_that_is_spoilt_is_built_and_not_compared_again() -> None:
+    """It is in quarantine: there is nothing left to compare."""
+    one = there(ticket(state=State.VERIFYING))
+    file = one.order.file
+    assert file is not None
+    one.compared(file, matches=False)
+
+    assert (State.QUEUED, None) == (one.state, one.order.to_compare)
+
+
 def test_a_file_that_arrives_while_an_older_one_is_compared_is_compared_next() -> None:
     """What was found out of the older one says nothing about it."""
     one = older(ticket(state=State.VERIFYING))
