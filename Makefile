@@ -130,6 +130,11 @@ boot: venv ## start the newest image of TARGET in a virtual machine; PORT=8000, 
 	@images/setup.sh appliance
 	@$(PYTHON) -m controller.ops.appliance.boot $(TARGET) $(addprefix --port ,$(PORT)) $(if $(KEEP),--keep)
 
+test-appliance: TARGET = qemu-amd64
+test-appliance: image ## run the tests of the operating system's image, in virtual machines
+	@images/setup.sh machines
+	@$(WITH_ENGINE) env $$(<build/images.env) $(PYTHON) -m tests.appliance run $(PYTEST_ARGS)
+
 venv: .venv/.locked
 .venv/.locked: requirements/dev.lock pyproject.toml
 	@images/setup.sh python
@@ -138,4 +143,4 @@ venv: .venv/.locked
 engine: venv
 	@images/setup.sh engine
 
-.PHONY: help run flash flash-kit down images deploy rollback test test-fast mutants check format lock capacity swap peer trace gateway decode gpu simulate soak bench image boot venv engine provision
+.PHONY: help run flash flash-kit down images deploy rollback test test-fast mutants check format lock capacity swap peer trace gateway decode gpu simulate soak bench image boot test-appliance venv engine provision

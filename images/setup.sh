@@ -5,6 +5,7 @@
 #        images/setup.sh lint      what `make check` needs beyond the virtual environment
 #        images/setup.sh bench     what `make gateway` needs beyond the engine: wrk, nginx, a C compiler
 #        images/setup.sh appliance what `make image` and `make boot` need: mmdebstrap, the tools of file systems, GRUB, QEMU
+#        images/setup.sh machines  what `make test-appliance` needs beyond those: SSH, and a disk that forgets
 #        images/setup.sh engine    Docker Engine, Compose and mmdebstrap as well, and the engine running
 #
 # An engine that already answers is used as it is, whoever runs it and however it is set up.
@@ -132,6 +133,12 @@ appliance_packages() {
     have qemu-img || echo qemu-utils
 }
 
+machine_packages() {
+    have ssh || echo openssh-client
+    have rsync || echo rsync
+    have nbdkit || echo nbdkit
+}
+
 grub_platform() {
     case $1 in arm64) echo arm64-efi ;; *) echo x86_64-efi ;; esac
 }
@@ -189,6 +196,12 @@ case "${1:-}" in
         if [ -n "$packages" ]; then install_packages $packages; fi
         exit
         ;;
+    machines)
+        packages=$(machine_packages)
+        # shellcheck disable=SC2086 # a list of package names
+        if [ -n "$packages" ]; then install_packages $packages; fi
+        exit
+        ;;
     bench)
         packages=$(bench_packages)
         # shellcheck disable=SC2086 # a list of package names
@@ -196,7 +209,7 @@ case "${1:-}" in
         have nginx || unpack_nginx
         exit
         ;;
-    *) fail "usage: images/setup.sh python|lint|engine|bench|appliance" ;;
+    *) fail "usage: images/setup.sh python|lint|engine|bench|appliance|machines" ;;
 esac
 
 USER=${USER:-$(id -un)}

@@ -11,14 +11,19 @@ from typing import Any, Final
 import pytest
 
 from bench.stack import BUILD
+from tests.appliance.box import API_KEY, FIRST_WITHIN_S, Box, FirstBoot, keep, recall
 from tests.appliance.disk import Disk
+from tests.appliance.figures import TARGET
 from tests.appliance.vm import Vm, machine
 from tests.conftest import _FAILED
 
-TARGET: Final = "qemu-amd64"
 IMAGE: Final = "WINDLASS_APPLIANCE_IMAGE"
 """Names another image than the newest one that was made here."""
+KEPT: Final = "WINDLASS_APPLIANCE_KEPT"
+"""Names a folder in which the disk of the first start is kept for the next run; for whoever works on one of the tests."""
 TIMEOUT_S: Final = 1800
+DISK_SIZE: Final = "12G"
+"""Of the machines' disks, more than the image has: what is on the data partition must grow into it."""
 
 MachineMaker = Callable[..., Vm]
 
@@ -68,3 +73,43 @@ def put_together(request: pytest.FixtureRequest) -> Iterator[MachineMaker]:
         if request.node.stash.get(_FAILED, False):
             for vm in made:
                 print(vm.report())  # noqa: T201 -- pytest shows it with the failure
+
+
+@pytest.fixture(scope="session")
+def first_boot(image: Disk, disks: Path) -> FirstBoot:
+    """
+    Start a machine from the image for the first time, wait until it has told its key, and switch it off in order.
+
+    Nobody has done anything to it but put an SSH key on its boot partition. All that other tests boot are layers over this disk.
+    """
+    kept = Path(os.environ[KEPT]) if os.environ.get(KEPT) else None
+    if kept and (found := recall(kept, image)):
+        return found
+    layer = image.layer((kept or disks) / "first.qcow2", size=DISK_SIZE)
+    with machine(layer) as vm:
+        vm.authorise()
+        vm.switch_on()
+        vm.wait_for_health(within_s=FIRST_WITHIN_S)
+        healthy_s = vm.seconds_on()
+        key = vm.wait_for(API_KEY, within_s=FIRST_WITHIN_S)
+        told_s = vm.seconds_on()
+        vm.wait_for(r"health +\{", within_s=120)
+        vm.wait_for_shell()
+        vm.shut_down()
+        made = FirstBoot(disk=vm.disk, key=key, console=vm.console.text, healthy_s=healthy_s, told_s=told_s)
+    if kept:
+        keep(kept, image, made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def box(request: pytest.FixtureRequest, first_boot: FirstBoot, disks: Path) -> Iterator[Box]:
+    """Run a machine for the tests of a module, on a layer of its own over the disk of the first start."""
+    name = request.module.__name__.rsplit(".", 1)[-1]
+    with machine(first_boot.disk.layer(disks / f"{name}.qcow2")) as vm:
+        vm.authorise(getattr(request.module, "ON_THE_ESP", {}))
+        made = Box(vm=vm, key=first_boot.key)
+        made.start()
+        yield made
+        if request.session.testsfailed:
+            print(vm.report())  # noqa: T201 -- pytest shows it with the failure
