@@ -130,7 +130,12 @@ boot: venv ## start the newest image of TARGET in a virtual machine; PORT=8000, 
 	@images/setup.sh appliance
 	@$(PYTHON) -m controller.ops.appliance.boot $(TARGET) $(addprefix --port ,$(PORT)) $(if $(KEEP),--keep)
 
-test-appliance: TARGET = qemu-amd64
+update: venv ## a signed update of the last image made (TARGET=, MODELS=folder), or bring it to a box that is up (HOST=)
+	@images/setup.sh appliance
+	@$(PYTHON) -m controller.ops.appliance.update $(if $(HOST),send $(HOST) --target $(TARGET),bundle $(TARGET) $(if $(MODELS),--models $(MODELS)))
+
+update-keys: venv ## an authority and a key that sign updates for development, in build/update-keys
+	@$(PYTHON) -m controller.ops.appliance.update keys
 test-appliance: image ## run the tests of the operating system's image, in virtual machines
 	@images/setup.sh machines
 	@$(WITH_ENGINE) env $$(<build/images.env) $(PYTHON) -m tests.appliance run $(PYTEST_ARGS)
@@ -143,4 +148,4 @@ venv: .venv/.locked
 engine: venv
 	@images/setup.sh engine
 
-.PHONY: help run flash flash-kit down images deploy rollback test test-fast mutants check format lock capacity swap peer trace gateway decode gpu simulate soak bench image boot test-appliance venv engine provision
+.PHONY: help run flash flash-kit down images deploy rollback test test-fast mutants check format lock capacity swap peer trace gateway decode gpu simulate soak bench image boot test-appliance update update-keys venv engine provision

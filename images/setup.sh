@@ -4,7 +4,7 @@
 # usage: images/setup.sh python    Python and the virtual environment: enough for `make check` and `make test-fast`
 #        images/setup.sh lint      what `make check` needs beyond the virtual environment
 #        images/setup.sh bench     what `make gateway` needs beyond the engine: wrk, nginx, a C compiler
-#        images/setup.sh appliance what `make image` and `make boot` need: mmdebstrap, the tools of file systems, GRUB, QEMU
+#        images/setup.sh appliance what `make image`, `make boot` and `make update` need: mmdebstrap, the tools of file systems, GRUB, QEMU, RAUC
 #        images/setup.sh machines  what `make test-appliance` needs beyond those: SSH, and a disk that forgets
 #        images/setup.sh engine    Docker Engine, Compose and mmdebstrap as well, and the engine running
 #
@@ -119,6 +119,9 @@ appliance_packages() {
     have sgdisk || echo gdisk
     have zstd || echo zstd
     have grub-mkimage || echo grub-common
+    have rauc || echo rauc
+    have mksquashfs || echo squashfs-tools
+    have openssl || echo openssl
     [ -d "/usr/lib/grub/$(grub_platform "$architecture")" ] || echo "grub-efi-$architecture-bin"
     case $architecture in
         amd64)

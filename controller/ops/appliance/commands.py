@@ -33,6 +33,7 @@ here: the engine loads the one for its containers itself.
 WANTED_UNITS: Final = (
     "ssh.service", "docker.service", "containerd.service", "systemd-networkd.service", "systemd-resolved.service",
     "systemd-timesyncd.service", "fstrim.timer", "windlass-first-boot.service", "windlass-welcome.service",
+    "windlass-confirm.service", "windlass-trial.service",
 )  # fmt: skip
 
 

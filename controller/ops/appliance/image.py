@@ -18,7 +18,7 @@ import typer
 
 from controller.errors import ConfigError, WindlassError
 from controller.ops import box_deb
-from controller.ops.appliance import commands, inventory, layout, sbom
+from controller.ops.appliance import commands, inventory, keys, layout, rauc, sbom
 from controller.ops.appliance.target import UEFI_LOADERS, BoxTarget, load_target, read_packages, target_names
 from controller.ops.images import Builder
 from controller.ops.recipes import image_variables
@@ -104,6 +104,7 @@ class ImageBuilder:
         self._copy_overlay(root)
         self._install_box(root)
         self._set_up(root)
+        self._trust_updates(root)
         self._add_release(root)
 
     def _copy_overlay(self, root: Path) -> None:
@@ -135,6 +136,23 @@ class ImageBuilder:
         _relink(root / "etc" / "windlass", "/var/lib/windlass/etc/windlass")
         for folder in ("boot/efi", "var/lib/windlass", "var/log/journal"):
             (root / folder).mkdir(parents=True, exist_ok=True)
+
+    def _trust_updates(self, root: Path) -> None:
+        """Say which version this is, whose updates it takes, and how its kernel wants to be started."""
+        trusted = keys.ensure_keys(self._project, self._environ)
+        if trusted.development:
+            console.print(keys.WARNING, style="yellow")
+        folder = root / "etc" / "rauc"
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(trusted.trusted, folder / "keyring.pem")
+        text = rauc.system_configuration(self._target.name, compatible=self._target.compatible)
+        (folder / "system.conf").write_text(text, encoding="ascii")
+        release = root / "usr" / "lib" / "os-release"
+        release.write_text(rauc.name_version(release.read_text(encoding="utf-8"), version=self._version), encoding="utf-8")
+        if rauc.boot_loader(self._target.name) == rauc.GRUB:
+            consoles = " ".join(f"console={console}" for console in self._target.consoles)
+            text = (self._os / "grub" / "windlass.cfg").read_text(encoding="utf-8")
+            (root / "boot" / "windlass.cfg").write_text(text.replace("@CONSOLES@", consoles), encoding="utf-8")
 
     def _add_release(self, root: Path) -> None:
         made = self._images.ensure(self._target.images)
@@ -171,14 +189,9 @@ class ImageBuilder:
         work.mkdir()
         modules = GRUB_FOLDER / platform
         self._step("boot loader", commands.loader_argv(self._target, work / name, modules=modules))
-        consoles = " ".join(f"console={console}" for console in self._target.consoles)
-        text = (self._os / "grub" / "grub.cfg").read_text(encoding="utf-8")
-        (work / "grub.cfg").write_text(text.replace("@CONSOLES@", consoles), encoding="utf-8")
+        shutil.copyfile(self._os / "grub" / "grub.cfg", work / "grub.cfg")
         self._step("boot loader's choice", commands.choice_argv(work / "grubenv", []))
-        self._step(
-            "boot loader's choice",
-            commands.choice_argv(work / "grubenv", ["ORDER=A B", "A_OK=1", "B_OK=0", "A_TRY=0", "B_TRY=0"]),
-        )
+        self._step("boot loader's choice", commands.choice_argv(work / "grubenv", rauc.FIRST_CHOICE))
         volume = f"{layout.derive_id(self._target.name, 'esp-volume').int % 2**32:08x}"
         self._step("ESP", commands.esp_argv(esp, self._parts["esp"].size_bytes, volume=volume))
         self._step("ESP", commands.folders_argv(esp, "EFI", "EFI/BOOT", "windlass"))
