@@ -45,7 +45,7 @@ def build_argv(tree: Path, output: Path) -> list[str]:
     return ["dpkg-deb", "--build", "--root-owner-group", "-Zxz", str(tree), str(output)]
 
 
-def build(output: Path = OUTPUT, *, version: str | None = None) -> Path:
+def build(output: Path = OUTPUT, *, version: str | None = None, copied: Mapping[str, str] = COPIED) -> Path:
     """
     Make the package and return its path.
 
@@ -58,7 +58,7 @@ def build(output: Path = OUTPUT, *, version: str | None = None) -> Path:
     tree = output / "box-tree"
     shutil.rmtree(tree, ignore_errors=True)
     shutil.copytree(BOX / "tree", tree, symlinks=True)
-    for source, target in COPIED.items():
+    for source, target in copied.items():
         _copy(PROJECT / source, tree / target)
     content = sorted(path for path in tree.rglob("*") if path.is_file() and not path.is_symlink())
     meta = tree / "DEBIAN"
