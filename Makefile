@@ -63,9 +63,10 @@ provision: engine ## make boxes of stock Debian, Ubuntu or JetPack systems (HOST
 	@$(WITH_ENGINE) $(PYTHON) -m controller.ops.deploy provision $(BOXES) --engines "$(ENGINES)"
 
 rollback: venv ## take boxes back to the release they ran before
-	@$(PYTHON) -m controller.ops.deploy provision rollback $(BOXES)
+	@$(PYTHON) -m controller.ops.deploy rollback $(BOXES)
 
 test: images ## run every test but the appliance's, on the real container engine
+	@images/setup.sh tests
 	@$(WITH_ENGINE) env $$(<build/images.env) $(PYTHON) -m pytest -m "not appliance" $(PYTEST_ARGS)
 
 test-fast: venv ## run the tests that need no engine, in less than a minute

@@ -108,6 +108,13 @@ bench_packages() {
     [ -e /usr/include/stdio.h ] || echo libc6-dev
 }
 
+test_packages() {
+    [ -x /usr/sbin/sshd ] || echo openssh-server
+    have rsync || echo rsync
+    have openssl || echo openssl
+    have mcopy || echo mtools
+}
+
 appliance_packages() {
     local architecture
     architecture=$(dpkg --print-architecture)
@@ -199,6 +206,12 @@ case "${1:-}" in
         if [ -n "$packages" ]; then install_packages $packages; fi
         exit
         ;;
+    tests)
+        packages=$(test_packages)
+        # shellcheck disable=SC2086 # a list of package names
+        if [ -n "$packages" ]; then install_packages $packages; fi
+        exit
+        ;;
     machines)
         packages=$(machine_packages)
         # shellcheck disable=SC2086 # a list of package names
@@ -212,7 +225,7 @@ case "${1:-}" in
         have nginx || unpack_nginx
         exit
         ;;
-    *) fail "usage: images/setup.sh python|lint|engine|bench|appliance|machines" ;;
+    *) fail "usage: images/setup.sh python|lint|engine|tests|bench|appliance|machines" ;;
 esac
 
 USER=${USER:-$(id -un)}
