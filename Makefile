@@ -137,6 +137,8 @@ update: venv ## a signed update of the last image made (TARGET=, MODELS=folder),
 
 update-keys: venv ## an authority and a key that sign updates for development, in build/update-keys
 	@$(PYTHON) -m controller.ops.appliance.update keys
+
+test-appliance: TARGET = qemu-amd64
 test-appliance: image ## run the tests of the operating system's image, in virtual machines
 	@images/setup.sh machines
 	@$(WITH_ENGINE) env $$(<build/images.env) $(PYTHON) -m tests.appliance run $(PYTEST_ARGS)

@@ -18,8 +18,9 @@ from controller.drivers.base import EngineInfo
 from controller.drivers.docker import DockerDriver
 from controller.errors import ConfigError, EngineError, WindlassError
 from controller.ops import control
+from controller.ops.check import update
 from controller.ops.check.network import split_listen
-from controller.ops.check.values import NOT_TRIED, Access, EngineFacts, Facts, Port, Tried
+from controller.ops.check.values import NOT_TRIED, Access, EngineFacts, Facts, Port, Tried, Update
 from controller.ops.client import Api
 from controller.probes.condition import read_condition
 from controller.probes.device import read_device
@@ -59,6 +60,7 @@ def survey(environ: Mapping[str, str], *, config: Path | None) -> Facts:
         device=device,
         condition=read_condition(system, home=str(settings.home), cdi_folders=engine.info.cdi_folders if engine.info else ()),
         tried=_tried(settings),
+        update=_update(settings),
     )
 
 
@@ -167,6 +169,13 @@ def _has_image(tag: str, engine_socket: PurePosixPath) -> bool:
         return connection.getresponse().status != _NOT_FOUND
     finally:
         connection.close()
+
+
+def _update(settings: Settings) -> Update | None:
+    try:
+        return update.read((Path(settings.home) / update.FILE).read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        return None
 
 
 def _key_count(settings: Settings) -> int | None:

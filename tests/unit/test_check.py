@@ -10,10 +10,11 @@ import pytest
 from controller.config import GatewaySettings, MemorySettings, Settings
 from controller.drivers.base import EngineInfo
 from controller.ops import survey
+from controller.ops.check import update
 from controller.ops.check.network import is_loopback, split_listen
 from controller.ops.check.place import worker_socket
 from controller.ops.check.rules import findings
-from controller.ops.check.values import Access, EngineFacts, Facts, Finding, Port, Severity
+from controller.ops.check.values import Access, EngineFacts, Facts, Finding, Port, Severity, Update
 from controller.probes.host import DiskKind, DiskReading
 from controller.probes.memory import MemoryReading
 from controller.spec import ApiPath, Footprint, FootprintSource, ModelName, ModelSpec
@@ -178,6 +179,15 @@ GOLDEN: dict[str, tuple[dict[str, object], list[tuple[str, str, str]]]] = {
     "open with a key": ({"settings": listening("0.0.0.0:8000"), "key_count": 1}, []),
     "open, keys unknown": ({"settings": listening("[::]:8000")}, [("warning", "keys", "nobody could tell")]),
     "loopback without a key": ({"key_count": 0}, []),
+    "an update that did not stay": (
+        {"update": Update(at="2026-11-01T10:00:00Z", result="failed", version="2", text="not healthy within 600 s")},
+        [("warning", "update", "the update to 2 did not stay (2026-11-01T10:00:00Z): not healthy within 600 s")],
+    ),
+    "an update that nobody could read": (
+        {"update": Update(at="2026-11-01T10:00:00Z", result="refused", version="", text="wrong signature")},
+        [("warning", "update", "an update was refused (2026-11-01T10:00:00Z): wrong signature")],
+    ),
+    "an update that stayed": ({"update": Update(at="2026-11-01T10:00:00Z", result="confirmed", version="2", text="")}, []),
     "a folder": (
         {"folder_problems": (("Bad", "wanted another name"),)},
         [("error", "model folder", "Bad: wanted another name")],
@@ -198,6 +208,12 @@ def test_each_fact_has_its_finding(changes: dict[str, object], expected: list[tu
     for finding, (_, _, text) in zip(found, expected, strict=True):
         assert text in finding.text
         assert finding.fix
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"at": "now"}', "null"])
+def test_what_is_no_word_of_the_box_is_no_update(text: str) -> None:
+    """A file that a power cut or a person has spoilt says nothing."""
+    assert update.read(text) is None
 
 
 def test_a_good_box_has_no_findings() -> None:

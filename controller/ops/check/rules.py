@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from controller.ops.check import engine, gpu, jetson, memory, network, place, power, storage
+from controller.ops.check import engine, gpu, jetson, memory, network, place, power, storage, update
 from controller.ops.check.values import Facts, Finding, Severity, error
 
 
@@ -30,6 +30,7 @@ def findings(facts: Facts) -> tuple[Finding, ...]:
         *power.limits(facts),
         *power.clocks(facts),
         *power.heat(facts),
+        *update.last_update(facts),
         *storage.speed(facts),
         *storage.engine_disk(facts),
         *gpu.raw_table(facts),

@@ -122,6 +122,25 @@ NOT_TRIED: Final = Tried()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Update:
+    """
+    How the last update of the operating system has ended.
+
+    Attributes:
+        at: when, UTC.
+        result: `confirmed`, `failed`, `refused`, `unfinished` or `back`.
+        version: of the system that it would have brought; empty where it could not be read.
+        text: a sentence of the box.
+
+    """
+
+    at: str
+    result: str
+    version: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """
     Everything that was looked at.
@@ -141,6 +160,7 @@ class Facts:
         device: what the box is.
         condition: the state of its operating system.
         tried: what a running controller has found out.
+        update: how the last update of the operating system has ended, if there was one.
 
     """
 
@@ -158,6 +178,7 @@ class Facts:
     device: Device = NO_GPU
     condition: Condition = UNKNOWN
     tried: Tried = NOT_TRIED
+    update: Update | None = None
 
 
 def error(subject: str, text: str, fix: str) -> Finding:
