@@ -23,25 +23,36 @@ PROJECT = Path(__file__).parents[2]
 STANDIN = Path(__file__).with_name("standin")
 PACKAGE = PROJECT / "appliance" / "box" / "tree"
 START_S = 20.0
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""What root has on a Debian."""
 
 _ROOT = r"""
 set -euo pipefail
-root=$1 engine=$2 data_mib=$3
+root=$1 engine=$2 data_mib=$3 below=$6
 mount --make-rprivate /
 mkdir "$root/space" "$root/merged"
-mount -t tmpfs -o size=64m space "$root/space"
+# Of its own where it lies over the root that it is itself in.
+if [ "$below" = / ]; then mount -t tmpfs -o size=64m space "$root/space"; fi
 mkdir "$root/space/upper" "$root/space/work"
-mount -t overlay -o "lowerdir=/,upperdir=$root/space/upper,workdir=$root/space/work" overlay "$root/merged"
+mount -t overlay -o "lowerdir=$below,upperdir=$root/space/upper,workdir=$root/space/work" overlay "$root/merged"
 cd "$root/merged"
 mount --rbind /proc proc; mount --rbind /dev dev; mount -t tmpfs run run
-mkdir -p run/lock run/standin var/lib/windlass usr/lib/windlass
+mkdir -p run/lock run/standin var/lib/windlass usr/lib/windlass usr/local/bin
 : >run/docker.sock
 mount --bind "$engine" run/docker.sock
 mkdir -p ".${engine%/*}/data"
 mount --bind "${engine%/*}/data" ".${engine%/*}/data"
 mount -t tmpfs -o "size=${data_mib}m" data var/lib/windlass
-cp -R "$4/usr/lib/windlass/." usr/lib/windlass/
-cp "$5"/* usr/local/bin/
+cp "$5"/{systemctl,journalctl,standin-switch} usr/local/bin/
+if [ "$below" = / ]; then
+    cp -R "$4/usr/lib/windlass/." usr/lib/windlass/
+    cp "$5/dpkg-query" usr/local/bin/
+else
+    # Nothing that is installed may start itself: this is no machine of its own.
+    printf '#!/bin/sh\nexit 101\n' >usr/sbin/policy-rc.d
+    chmod 755 usr/sbin/policy-rc.d
+    cp -L /etc/resolv.conf etc/
+fi
 echo ready
 exec chroot . sleep infinity
 """
@@ -142,12 +153,16 @@ def enter(holder: int) -> list[str]:
 
 
 @contextlib.contextmanager
-def standin_box(image: str, *, data_mib: int = 400) -> Iterator[StandInBox]:
-    """Start a box whose engine has *image* and no other, and end it afterwards."""
+def standin_box(image: str, *, data_mib: int = 400, below: Path = Path("/")) -> Iterator[StandInBox]:
+    """
+    Start a box whose engine has *image* and no other, and end it afterwards.
+
+    Over this machine's own root it has our package; over another one, *below*, it is as stock as that is.
+    """
     with tempfile.TemporaryDirectory(prefix="wl-box-") as text, contextlib.ExitStack() as ends:
         folder = Path(text)
         engine = ends.enter_context(private_engine(image))
-        holder = ends.enter_context(_root(folder, engine, data_mib))
+        holder = ends.enter_context(_root(folder, engine, data_mib, below))
         port = ends.enter_context(_ssh_server(folder, holder))
         wire = Wire(port)
         ends.callback(wire.close)
@@ -156,12 +171,12 @@ def standin_box(image: str, *, data_mib: int = 400) -> Iterator[StandInBox]:
 
 
 @contextlib.contextmanager
-def _root(folder: Path, engine: PrivateEngine, data_mib: int) -> Iterator[int]:
+def _root(folder: Path, engine: PrivateEngine, data_mib: int, below: Path) -> Iterator[int]:
     place = folder / "root"
     place.mkdir()
     argv = [
         "unshare", "--mount", "bash", "-c", _ROOT, "root",
-        str(place), engine.url.removeprefix("unix://"), str(data_mib), str(PACKAGE), str(STANDIN),
+        str(place), engine.url.removeprefix("unix://"), str(data_mib), str(PACKAGE), str(STANDIN), str(below),
     ]  # fmt: skip
     process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, start_new_session=True)
     try:
@@ -181,7 +196,7 @@ def _ssh_server(folder: Path, holder: int) -> Iterator[int]:
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
     shutil.copy(folder / "user.pub", folder / "authorized")
     login = folder / "login"
-    login.write_text(f'#!/bin/sh\nexec {" ".join(enter(holder))} sh -c "${{SSH_ORIGINAL_COMMAND:-exit 1}}"\n')
+    login.write_text(f'#!/bin/sh\nexport PATH={PATH}\nexec {" ".join(enter(holder))} sh -c "${{SSH_ORIGINAL_COMMAND:-exit 1}}"\n')
     login.chmod(0o755)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
