@@ -7,6 +7,7 @@ with numbers and with the container to make.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import Final, Protocol
@@ -131,6 +132,16 @@ def start_environment(*weights: PurePosixPath) -> dict[str, str]:
         "NOTIFY_SOCKET": str(RUN_MOUNT / NOTIFY_NAME),
         READ_AHEAD_VARIABLE: ":".join(str(MODEL_MOUNT / path) for path in weights),
     }
+
+
+def generates(header: WeightsHeader) -> frozenset[ApiPath]:
+    """Say what a generator can be asked: it completes, and chats if it has a template."""
+    return frozenset({ApiPath.COMPLETIONS, ApiPath.CHAT} if header.chat else {ApiPath.COMPLETIONS})
+
+
+def first_fault(*faults: Iterable[str]) -> str:
+    """Return the first thing that speaks against an engine; empty if nothing does."""
+    return next(chain.from_iterable(faults), "")
 
 
 class Takes(Protocol):

@@ -27,6 +27,7 @@ from controller.engines.base import (
     Options,
     Site,
     WeightsHeader,
+    generates,
     gpu_request,
     start_environment,
     worker_mounts,
@@ -99,9 +100,7 @@ class LlamaCpp:
 
     def api_paths(self, header: WeightsHeader) -> frozenset[ApiPath]:
         """An embedding model embeds and does nothing else; a generator completes, and chats if it has a template."""
-        if header.embeddings:
-            return frozenset({ApiPath.EMBEDDINGS})
-        return frozenset({ApiPath.COMPLETIONS, ApiPath.CHAT} if header.chat else {ApiPath.COMPLETIONS})
+        return frozenset({ApiPath.EMBEDDINGS}) if header.embeddings else generates(header)
 
     def refusal(self, device: Device, header: WeightsHeader | None = None) -> str:  # noqa: ARG002
         """It runs everywhere."""

@@ -24,6 +24,7 @@ from controller.engines.base import (
     Options,
     Site,
     WeightsHeader,
+    first_fault,
     gpu_request,
     start_environment,
     worker_mounts,
@@ -198,8 +199,7 @@ class TensorrtEdgeLlm:
 
     def refusal(self, device: Device, header: WeightsHeader | None = None) -> str:
         """Say why not: the device first, then the model."""
-        faults = (*_device_faults(device), *(_model_faults(device, header) if header else ()))
-        return next(iter(faults), "")
+        return first_fault(_device_faults(device), _model_faults(device, header) if header else ())
 
     def check_options(self, options: Options) -> tuple[str, ...]:
         """Say what is wrong with the options."""

@@ -27,6 +27,8 @@ from controller.engines.base import (
     Options,
     Site,
     WeightsHeader,
+    first_fault,
+    generates,
     gpu_request,
     start_environment,
     worker_mounts,
@@ -165,13 +167,11 @@ class TensorrtLlm:
 
     def api_paths(self, header: WeightsHeader) -> frozenset[ApiPath]:
         """It completes, and chats if there is a template."""
-        if header.embeddings:
-            return frozenset()
-        return frozenset({ApiPath.COMPLETIONS, ApiPath.CHAT} if header.chat else {ApiPath.COMPLETIONS})
+        return frozenset() if header.embeddings else generates(header)
 
     def refusal(self, device: Device, header: WeightsHeader | None = None) -> str:
         """Say why not: the device first, then the model."""
-        return next(iter((*_device_faults(device), *(_model_faults(header) if header else ()))), "")
+        return first_fault(_device_faults(device), _model_faults(header) if header else ())
 
     def check_options(self, options: Options) -> tuple[str, ...]:
         """Say what is wrong with the options."""

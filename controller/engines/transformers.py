@@ -19,6 +19,7 @@ from controller.engines.base import (
     Options,
     Site,
     WeightsHeader,
+    generates,
     gpu_request,
     start_environment,
     worker_mounts,
@@ -88,10 +89,8 @@ class Transformers:
 
     def api_paths(self, header: WeightsHeader) -> frozenset[ApiPath]:
         """Every checkpoint embeds; a generator completes as well, and chats if it has a template."""
-        if header.embeddings:
-            return frozenset({ApiPath.EMBEDDINGS})
-        generates = frozenset({ApiPath.EMBEDDINGS, ApiPath.COMPLETIONS})
-        return generates | {ApiPath.CHAT} if header.chat else generates
+        embeds = frozenset({ApiPath.EMBEDDINGS})
+        return embeds if header.embeddings else embeds | generates(header)
 
     def refusal(self, device: Device, header: WeightsHeader | None = None) -> str:  # noqa: ARG002
         """It runs everywhere, but for weights in a form that needs a package which our image does not hold."""
