@@ -20,6 +20,7 @@ TESTS: Final = (
     "pace",
     "drift",
     "ops_targets",
+    "flash",
     "builds",
     "auto_quantization",
     "engine_choice",
@@ -88,7 +89,7 @@ def survives(mutant: Mutant | None) -> bool:
 def _copy(place: Path) -> None:
     """Copy what the tests of the core need, and nothing that needs an engine."""
     shutil.copytree(ROOT / "controller", place / "controller", ignore=shutil.ignore_patterns("__pycache__"))
-    for folder in ("tests/devices", "tests/vendor"):
+    for folder in ("tests/devices", "tests/vendor", "tests/flash", "appliance/boards"):
         shutil.copytree(ROOT / folder, place / folder, ignore=shutil.ignore_patterns("__pycache__"))
     _copy_file(place, Path("tests/__init__.py"))
     for path in [*(ROOT / "tests/core").glob("*.py"), *(ROOT / path for path in _tests())]:

@@ -15,7 +15,7 @@ from controller.ops.flash.gather import PROJECT
 from controller.ops.flash.host import Host, find_hints, find_problems, mounts_below
 from controller.ops.flash.journal import Done, fingerprints, remaining
 from controller.ops.flash.layout import add_data
-from controller.ops.flash.recovery import IN_RECOVERY
+from controller.ops.flash.recovery import IN_RECOVERY, NotInRecoveryError, UsbDevice, find_board
 from controller.units import GIB
 from tests.flash.standin import LICENCE, write_layout
 
@@ -42,6 +42,8 @@ def test_every_board_is_flashed_or_refused() -> None:
     refused = {name for name, board in boards.items() if board.unknown}
 
     assert {"jetson-agx-thor"} == refused
+    with pytest.raises(ConfigError, match="Thor Developer Kit is not flashed: nobody has found out"):
+        choose_board(boards, "jetson-agx-thor")
     assert [] == [name for name in set(boards) - refused if choose_board(boards, name).name != name]
 
 
@@ -261,3 +263,30 @@ def test_what_lies_on_a_disk() -> None:
         read_disk(json.dumps({"blockdevices": [top, top]}), "/dev/sdb")
     with pytest.raises(DiskError, match="nothing that can be read"):
         read_disk("", "/dev/sdb")
+
+
+@pytest.mark.parametrize(
+    ("products", "said"),
+    [
+        ((), "no Jetson is connected: wanted Jetson Orin Nano 8 GB Developer Kit"),
+        (("7020",), "a Jetson runs"),
+        (("1234",), "a Jetson is connected"),
+        (("7323",), "BOARD=jetson-orin-nx-16gb"),
+        (("7523", "7523"), "2 boards are in recovery mode"),
+    ],
+)
+def test_a_board_that_is_not_flashed(products: tuple[str, ...], said: str) -> None:
+    """What hangs on the cable instead is named, and what to do about it."""
+    boards = read_boards(BOARDS)
+    devices = [UsbDevice(path=f"1-{number}", product=product) for number, product in enumerate(products)]
+
+    with pytest.raises(NotInRecoveryError, match=said):
+        find_board(boards["jetson-orin-nano"], devices, boards)
+
+
+def test_the_board_that_is_flashed() -> None:
+    """It is the one in recovery mode, whatever else of NVIDIA's is connected."""
+    boards = read_boards(BOARDS)
+    there = UsbDevice(path="1-2", product="7523")
+
+    assert there == find_board(boards["jetson-orin-nano"], [UsbDevice(path="1-1", product="7020"), there], boards)

@@ -1,8 +1,8 @@
 """
 What of a plan is done already, and where a run that was cut goes on.
 
-A step is done if it ended well and neither it nor anything before it has changed since. The decision is pure; the file is a line
-of JSON that is renamed into place.
+A step is done if it ended well and has not changed since, and nothing before it was done again. The decision is pure; the file is
+a line of JSON that is renamed into place.
 """
 
 import hashlib
@@ -33,29 +33,30 @@ class Done:
 
 
 def fingerprints(steps: Sequence[Step]) -> dict[str, str]:
-    """Return one hash for each step, over its commands, its inputs, and every step before it."""
-    chain = hashlib.sha256()
-    found = {}
-    for step in steps:
-        chain.update(json.dumps([step.name, [str(one) for one in step.commands], step.inputs]).encode())
-        found[step.name] = chain.hexdigest()[:16]
-    return found
+    """Return one hash for each step, over its commands and its inputs."""
+    return {step.name: _hash(step) for step in steps}
 
 
 def remaining(steps: Sequence[Step], done: Done) -> tuple[Step, ...]:
     """
     Return the steps that are still to be done: from the first that is not done, or from where that one has to begin again.
 
-    A step that had begun may have left half its work, so it begins at its `restart_from`; so does one that has changed.
+    A step that had begun may have left half its work, so it begins at its `restart_from`; so does one that has changed. Whatever
+    comes behind a step that is done again is done again, too.
     """
     names = [step.name for step in steps]
     prints = fingerprints(steps)
     for step in steps:
-        if done.ended.get(step.name) == prints[step.name] and done.began != step.name:
+        if done.ended.get(step.name) == prints[step.name]:
             continue
         touched = step.name == done.began or step.name in done.ended
         return tuple(steps[names.index(step.restart_from if touched and step.restart_from else step.name) :])
     return ()
+
+
+def _hash(step: Step) -> str:
+    text = json.dumps([[str(one) for one in step.commands], step.inputs])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def read_journal(folder: Path) -> Done:
