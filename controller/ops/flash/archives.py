@@ -9,7 +9,6 @@ is trusted on first use, which is said plainly. A file that does not match is ne
 import hashlib
 import json
 import re
-import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,7 +150,7 @@ class Archives:
         if not file.is_file() and self._fetch is not None:
             try:
                 self._get(SUMS, source)
-            except (ArchiveError, OSError, subprocess.SubprocessError):
+            except (WindlassError, OSError):
                 return {}  # NVIDIA has no list for every release
         return read_sums(file.read_text(encoding="utf-8", errors="replace")) if file.is_file() else {}
 
