@@ -6,7 +6,7 @@ Tables for people, `--json` for programs. Heavy modules are imported by the verb
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
@@ -14,7 +14,8 @@ import typer
 
 from controller.cli_box import app as box_app
 from controller.cli_bundle import bundle_app
-from controller.console import AsJson, Config, environment, live, print_json, print_parts
+from controller.cli_keys import keys_app
+from controller.console import AsJson, Config, environment, live, print_json, print_parts, show_body
 from controller.errors import AnswerError, BundleRefusedError, ConfigError, UnreachableError, WindlassError
 
 if TYPE_CHECKING:
@@ -40,7 +41,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-keys_app = typer.Typer(help="Make, list and revoke API keys, on the box itself.", no_args_is_help=True)
 app.add_typer(keys_app, name="keys")
 app.add_typer(box_app, name="box", hidden=True)
 app.add_typer(bundle_app, name="bundle")
@@ -184,7 +184,7 @@ def ps(url: Url = None, *, as_json: AsJson = False) -> None:
             yield ""
             yield tables.queue_table(status["queue"])
 
-    _show(_api(url).get("/status"), render, as_json=as_json)
+    show_body(_api(url).get("/status"), render, as_json=as_json)
 
 
 @app.command(rich_help_panel="Look")
@@ -197,7 +197,7 @@ def models(url: Url = None, *, as_json: AsJson = False) -> None:
         yield tables.models_table(body["models"])
         yield from tables.model_notes(body)
 
-    _show(_api(url).get("/models"), render, as_json=as_json)
+    show_body(_api(url).get("/models"), render, as_json=as_json)
 
 
 @app.command(rich_help_panel="Look")
@@ -210,7 +210,7 @@ def status(url: Url = None, *, as_json: AsJson = False) -> None:
         return tables.status_lines(body)
 
     body = _api(url).get("/status")
-    _show(body, render, as_json=as_json)
+    show_body(body, render, as_json=as_json)
     if body["state"] == "failing":
         raise typer.Exit(EXIT_FAILED)
 
@@ -226,7 +226,7 @@ def plan(model: Model, url: Url = None, *, as_json: AsJson = False) -> None:
         return tables.plan_lines(body)
 
     body = _api(url).get(f"/plan/{segment(model)}")
-    _show(body, render, as_json=as_json)
+    show_body(body, render, as_json=as_json)
     if body["answer"] == "refuse":
         raise typer.Exit(EXIT_REFUSED)
 
@@ -295,7 +295,7 @@ def build(
 
     api = _api(url)
     if cancel:
-        _show(
+        show_body(
             api.post("/cancel_build", {"model": model}),
             lambda told: [f"the build of {told['model']} is stopped"],
             as_json=as_json,
@@ -308,7 +308,7 @@ def build(
             row = building.follow(
                 row, look=lambda: api.get("/builds")["builds"], show=lambda one: None if as_json else show(building.line(one))
             )
-    _show(row, lambda told: [building.line(told)], as_json=as_json)
+    show_body(row, lambda told: [building.line(told)], as_json=as_json)
     if row["state"] in ("failed", "cancelled"):
         raise typer.Exit(EXIT_FAILED)
 
@@ -322,7 +322,7 @@ def builds(url: Url = None, *, as_json: AsJson = False) -> None:
 
         yield tables.builds_table(body["builds"])
 
-    _show(_api(url).get("/builds"), render, as_json=as_json)
+    show_body(_api(url).get("/builds"), render, as_json=as_json)
 
 
 @app.command(rich_help_panel="Change")
@@ -345,56 +345,6 @@ def ask(
         for choice in event.get("choices") or ():
             typer.echo(choice["delta"].get("content") or "", nl=False)
     typer.echo()
-
-
-@keys_app.command("create")
-def create_key(
-    name: Annotated[str, typer.Argument(help="Whose key it is, for the list.", show_default=False)] = "",
-    scopes: Annotated[
-        list[str] | None, typer.Option("--scope", help="`inference` or `admin`; may be given twice.", show_default="inference")
-    ] = None,
-    rate_limit_per_min: Annotated[int | None, typer.Option("--rate-limit", min=1, help="Requests a minute.")] = None,
-    config: Config = None,
-    *,
-    as_json: AsJson = False,
-) -> None:
-    """Make a key and print its secret: this is the only time that it is shown."""
-    wanted = scopes or ["inference"]
-    if unknown := sorted(set(wanted) - {"inference", "admin"}):
-        raise typer.BadParameter(f"wanted inference or admin, got {', '.join(unknown)}", param_hint="--scope")
-    body = _call(config, "keys.create", {"scopes": wanted, "name": name, "rate_limit_per_min": rate_limit_per_min})
-    if as_json:
-        print_json(body)
-    else:
-        typer.echo(body["secret"])
-        typer.echo(f"Key {body['id']} for {', '.join(body['scopes'])}. Keep the secret: it cannot be shown again.", err=True)
-
-
-@keys_app.command("list")
-def list_keys(config: Config = None, *, as_json: AsJson = False) -> None:
-    """List the keys, without their secrets."""
-
-    def render(body: Any) -> Iterable[object]:  # noqa: ANN401
-        from controller.ops import tables  # noqa: PLC0415
-
-        yield tables.keys_table(body["keys"])
-
-    _show(_call(config, "keys.list", {}), render, as_json=as_json)
-
-
-@keys_app.command("revoke")
-def revoke_key(
-    key: Annotated[str, typer.Argument(metavar="ID", help="The key's id, from the list.", show_default=False)],
-    config: Config = None,
-    *,
-    as_json: AsJson = False,
-) -> None:
-    """Revoke a key: requests that carry it are refused from now on."""
-    body = _call(config, "keys.revoke", {"id": key})
-    if as_json:
-        print_json(body)
-    else:
-        typer.echo(f"{body['id']} is revoked")
 
 
 @app.command(rich_help_panel="Look")
@@ -426,35 +376,12 @@ def _api(url: str | None) -> "Api":
     return Api(url or DEFAULT_URL, key=os.environ.get("WINDLASS_API_KEY"))
 
 
-def _call(config: Path | None, verb: str, arguments: dict[str, object]) -> Any:  # noqa: ANN401
-    from controller.config import load_settings  # noqa: PLC0415
-    from controller.ops.control import call  # noqa: PLC0415
-
-    return call(load_settings(environment(), path=config).run / "controller.sock", verb, arguments)
-
-
 def _change(body: Any, *, as_json: bool) -> None:  # noqa: ANN401
     def render(changed: Any) -> Iterable[object]:  # noqa: ANN401
         from controller.ops import tables  # noqa: PLC0415
 
         yield tables.changed_line(changed)
 
-    _show(body, render, as_json=as_json)
+    show_body(body, render, as_json=as_json)
     if body["state"] == "failed":
         raise typer.Exit(EXIT_FAILED)
-
-
-def _show(body: Any, render: Callable[[Any], Iterable[object]], *, as_json: bool) -> None:  # noqa: ANN401
-    """Print *body* for programs or for people."""
-    if as_json:
-        print_json(body)
-        return
-    try:
-        parts = list(render(body))
-    except (LookupError, TypeError, AttributeError, ValueError) as exc:
-        raise AnswerError(
-            f"the answer has another shape than this version knows ({exc!r}); are gateway and command of one version?",
-            code=None,
-            refused=False,
-        ) from exc
-    print_parts(parts)

@@ -6,9 +6,11 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
+
+from controller.errors import AnswerError
 
 WIDE: Final = 200
 """Columns of a table that goes into a file or a pipe."""
@@ -49,3 +51,25 @@ def live() -> Iterator[Callable[[str], None]]:
         return
     with console.status("") as status:
         yield status.update
+
+
+def show_body(body: Any, render: Callable[[Any], Iterable[object]], *, as_json: bool) -> None:  # noqa: ANN401
+    """
+    Print the body of an answer for programs, or what *render* makes of it for people.
+
+    Raises:
+        AnswerError: *render* cannot read it.
+
+    """
+    if as_json:
+        print_json(body)
+        return
+    try:
+        parts = list(render(body))
+    except (LookupError, TypeError, AttributeError, ValueError) as exc:
+        raise AnswerError(
+            f"the answer has another shape than this version knows ({exc!r}); are gateway and command of one version?",
+            code=None,
+            refused=False,
+        ) from exc
+    print_parts(parts)

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+import pytest
+
 from controller.bundles.arrival import Arrival
 from controller.bundles.export import Packer
 from controller.bundles.judging import Wish
@@ -12,8 +14,13 @@ from controller.bundles.reporting import Outcome, State
 from controller.store.database import open_database
 from controller.store.engine_files import EngineFile, EngineFiles
 from controller.store.fingerprint import BuildKey
+from controller.store.folder import list_files
+from controller.store.manifest import read_manifest
+from controller.store.planning import source_digests
 
 SMALL_PARTS = 4096
+NOISE = b"".join(number.to_bytes(4) for number in range(SMALL_PARTS * 3 // 4 + 25))
+FILES = {"weights.gguf": NOISE, "empty": b"", "adapter/adapter_config.json": b"{}", "model.toml": b'tags = ["code"]\n'}
 
 
 class PowerCutError(BaseException):
@@ -58,6 +65,26 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """Make a home with two models."""
+    put(tmp_path / "home" / "models" / "one", FILES)
+    put(tmp_path / "home" / "models" / "two", {"weights.gguf": b"two" * 100})
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Say where the bundle is made."""
+    return tmp_path / "stick" / "windlass"
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Path:
+    """Say where the other home is."""
+    return tmp_path / "other"
+
+
 def key(**changes: object) -> BuildKey:
     """Describe what an engine file is built from."""
     wanted: dict[str, object] = {
@@ -95,3 +122,8 @@ def take(
 ) -> tuple[Outcome, ...]:
     """Import."""
     return Arrival(home=home, wish=wish or Wish(), progress=progress or Meter(), move=move).take(roots)
+
+
+def names(folder: Path) -> frozenset[str]:
+    """Return what a model's folder is called by the engine files built of it."""
+    return source_digests(folder, list_files(folder), read_manifest(folder))

@@ -19,8 +19,7 @@ from controller.bundles.layout import name_problem
 from controller.bundles.manifest import FILE_NAME, parse_bundle
 from controller.errors import BundleError, BundleRefusedError
 from tests.checkpoints import write_gguf_folder
-from tests.unit.bundles import SMALL_PARTS, build, contents, key, pack, put, take
-from tests.unit.test_bundles import names
+from tests.unit.bundles import SMALL_PARTS, build, contents, key, names, pack, put, take
 
 HOSTILE: tuple[Any, ...] = (
     *("..", "../../evil", "/evil", "a/../../evil", "a/./b", "", ".", "a//b", "a/", "\x00", "a\nb", "a\\..\\b", "CON:", ".hidden"),
