@@ -219,7 +219,7 @@ def test_what_is_neither_current_nor_previous_is_removed(box: Box) -> None:
 @pytest.mark.parametrize(("again", "first"), [("reboot", 1), ("switch", 2)])
 @pytest.mark.timeout(600)
 def test_a_power_cut_leaves_a_whole_release(box: Box, tmp_path: Path, fault: str, again: str, first: int) -> None:
-    """Cut before every other change (the rest is the other way on), it comes up with a whole release, and a switch goes through."""
+    """Cut before every other change (the rest: the other way on), it comes up with a whole release, and a switch goes through."""
     if fault:
         box.make(f"{fault}-{NEW}")
     start = tmp_path / "start"
