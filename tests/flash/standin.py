@@ -97,6 +97,8 @@ def make_rootfs(folder: Path) -> Path:
     (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/bash\n", encoding="ascii")
     (root / "etc/group").write_text("root:x:0:\n", encoding="ascii")
     (root / "etc/fstab").touch()
+    (root / "usr/lib").mkdir(parents=True, exist_ok=True)
+    (root / "usr/lib/os-release").write_text("ID=ubuntu\n", encoding="ascii")
     (root / "etc/systemd/system/default.target").symlink_to("/usr/lib/systemd/system/oem-config.target")
     (root / "etc/apt/sources.list.d/nvidia-l4t-apt-source.list").write_text("deb jetson <SOC>\n", encoding="ascii")
     return _archive(folder / ROOTFS, *sorted(root.iterdir()))

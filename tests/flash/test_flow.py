@@ -27,12 +27,12 @@ def test_a_board_is_flashed(bench: Bench) -> None:
     assert ORDER == bench.tools()
     last = bench.calls()[-1]
     assert [
-        *("--external-device", "nvme0n1p1", "-c", OUR_LAYOUT, "-S", "20GiB"),
+        *("--external-device", "nvme0n1p1", "-c", OUR_LAYOUT, "-S", "16GiB"),
         *("-p", "-c bootloader/generic/cfg/flash_t234_qspi.xml", "--showlogs", "--network", "usb0"),
         *("jetson-orin-nano-devkit-super", "external"),
     ] == last["argv"]
     assert {"USER": "root", "ROOTFS_AB": "1", "ROOTFS_RETRY_COUNT_MAX": "3"} == last["environ"]
-    assert {"board": "jetson-orin-nano-devkit-super", "device": "external", "product": "7523", "root": "20GiB"} == bench.flashed()
+    assert {"board": "jetson-orin-nano-devkit-super", "device": "external", "product": "7523", "root": "16GiB"} == bench.flashed()
 
 
 def test_its_root_file_system_is_an_appliance(bench: Bench) -> None:
@@ -49,17 +49,34 @@ def test_its_root_file_system_is_an_appliance(bench: Bench) -> None:
     assert log.index(installed[1]) < log.index("nvidia-ctk runtime configure --runtime=docker --set-as-default")
     assert "passwd --lock windlass" in log
     assert "windlass ALL=(ALL) NOPASSWD: ALL\n" == (bench.root / "etc/sudoers.d/windlass").read_text()
-    assert "PasswordAuthentication no" in (bench.root / "etc/ssh/sshd_config.d/11-windlass-keys.conf").read_text()
+    assert not (bench.root / "etc/ssh/sshd_config.d/05-windlass-password.conf").exists()
+    assert "PasswordAuthentication no" in (bench.root / "etc/ssh/sshd_config.d/10-windlass.conf").read_text()
     assert "/usr/lib/systemd/system/multi-user.target" == str((bench.root / "etc/systemd/system/default.target").readlink())
     assert "PARTLABEL=data /var/lib/windlass ext4" in (bench.root / "etc/fstab").read_text()
     assert "deb jetson t234\n" == (bench.root / "etc/apt/sources.list.d/nvidia-l4t-apt-source.list").read_text()
-    assert (bench.root / "usr/lib/windlass-jetson/host-key").stat().st_mode & 0o111
+    assert (bench.root / "usr/lib/windlass/first-boot").stat().st_mode & 0o111
+    assert "/var/lib/windlass/etc/hostname" == str((bench.root / "etc/hostname").readlink())
     assert not (bench.root / "opt/windlass-setup").exists()
     assert not (bench.root / "usr/sbin/policy-rc.d").exists()
 
 
+def test_it_takes_the_updates_of_its_kind(bench: Bench) -> None:
+    """Its slots are NVIDIA's two root file systems, its boot loader NVIDIA's, and bundles for another board are not for it."""
+    bench.plug_in("7523")
+
+    bench.flash()
+
+    told = (bench.root / "etc/rauc/system.conf").read_text()
+    assert "compatible=windlass-jetson-orin-nano\n" in told
+    assert "device=/dev/disk/by-partlabel/APP_b\n" in told
+    assert "bootloader=custom\n" in told
+    assert (bench.root / "etc/rauc/keyring.pem").is_file()
+    assert "TARGET=jetson-orin-nano\n" in (bench.root / "usr/share/windlass/target.env").read_text()
+    assert "IMAGE_ID=windlass\nIMAGE_VERSION=" in (bench.root / "usr/lib/os-release").read_text()
+
+
 def test_keys_lie_with_the_data(bench: Bench) -> None:
-    """The data partition begins as a file system of ours, which holds the keys that may log in."""
+    """The data partition begins as a file system of ours with the keys that may log in; they lie below it, too."""
     bench.plug_in("7523")
 
     bench.flash()
@@ -67,6 +84,7 @@ def test_keys_lie_with_the_data(bench: Bench) -> None:
     image = bench.work / "Linux_for_Tegra/bootloader/windlass-data.img"
     asked = subprocess.run(["debugfs", "-R", "cat /etc/authorized_keys", image], capture_output=True, text=True, check=True)
     assert "ssh-ed25519 AAAA somebody\n" == asked.stdout
+    assert asked.stdout == (bench.root / "var/lib/windlass/etc/authorized_keys").read_text()
 
 
 def test_nothing_stays_mounted(bench: Bench) -> None:

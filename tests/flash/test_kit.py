@@ -101,4 +101,4 @@ def test_a_kit_for_a_board_whose_revision_nobody_knows(bench: Bench) -> None:
     bench.kit("jetson-orin-nx-8gb")
 
     assert "BOARDID" not in bench.calls()[-1]["environ"]
-    assert ["windlass-none-jetson-orin-nx-8gb-l4t-39.2.1.tar"] == [one.name for one in bench.place.build.glob("*.tar")]
+    assert 1 == len(list(bench.place.build.glob("windlass-*-jetson-orin-nx-8gb-l4t-39.2.1.tar")))

@@ -1,6 +1,7 @@
 """What `make flash` decides, without a board, a disk or a file system."""
 
 import json
+import re
 import xml.etree.ElementTree as ET
 from pathlib import PurePosixPath
 
@@ -290,3 +291,16 @@ def test_the_board_that_is_flashed() -> None:
     there = UsbDevice(path="1-2", product="7523")
 
     assert there == find_board(boards["jetson-orin-nano"], [UsbDevice(path="1-1", product="7020"), there], boards)
+
+
+def test_the_readme() -> None:
+    """Every board and every setting is in its tables, and nothing else."""
+    text = (PROJECT / "appliance" / "README.md").read_text(encoding="utf-8")
+    section = text[text.index("## PCs") : text.index("## Tests")]
+    boards = re.findall(r"(?m)^\| `((?:jetson-|pc)[\w-]*)` \| (.*?) \|", section)
+    settings = {name for row in re.findall(r"(?m)^\| (`[A-Z].*?) \|", section) for name in re.findall(r"`([A-Z_0-9]+)=1?`", row)}
+    code = "".join(path.read_text(encoding="utf-8") for path in (PROJECT / "controller/ops/flash").glob("*.py"))
+    read = set(re.findall(r'inquiry\.(?:text|flag|path)\("([A-Z_0-9]+)"', code)) | {"OFFLINE"}
+
+    assert {**{name: board.title for name, board in read_boards(BOARDS).items()}, "pc": "anything with UEFI"} == dict(boards)
+    assert read - {"SUDO_USER"} == settings

@@ -24,7 +24,7 @@ from controller.ops.flash.payload import check_payload
 from controller.ops.flash.plan import File, Login, Order
 from controller.ops.flash.recovery import USB
 from controller.ops.flash.work import confirm
-from controller.ops.images import read_tags
+from controller.ops.release import find_version
 from controller.ops.steps import console
 
 PROJECT: Final = Path(__file__).resolve().parents[3]
@@ -40,6 +40,7 @@ class Place:
     Attributes:
         boards: what describes boards and releases.
         scripts: our own scripts.
+        overlay: the files of our own operating system.
         build: where things are made and kept.
         made: where `make image` and its like leave what they make.
         usb: what the kernel shows of the USB bus.
@@ -51,6 +52,7 @@ class Place:
 
     boards: Path = PROJECT / "appliance" / "boards"
     scripts: Path = PROJECT / "appliance" / "flash"
+    overlay: Path = PROJECT / "appliance" / "os" / "tree"
     build: Path = PROJECT / "build" / "flash"
     made: Path = PROJECT / "build" / "appliance"
     usb: Path = USB
@@ -108,7 +110,7 @@ def write_order(board: Board, inquiry: Inquiry, place: Place) -> tuple[Order, tu
         question = f"NVIDIA's Jetson Linux comes under NVIDIA's licence: {LICENCE}"
         confirm(question, "accept", yes=inquiry.flag("ACCEPT_LICENSE"), ask=inquiry.ask)
     login, package = _find_login(inquiry, dry=dry), _find_package(inquiry, place, dry=dry)
-    payload, version = _find_payload(inquiry)
+    payload = _find_payload(inquiry)
     archives = inquiry.path("BSP", place.build / "archives")
     shelf = Archives(archives, fetch=inquiry.fetch)
 
@@ -124,7 +126,8 @@ def write_order(board: Board, inquiry: Inquiry, place: Place) -> tuple[Order, tu
         release=release,
         work=PurePosixPath(work),
         scripts=PurePosixPath(place.scripts),
-        scripts_sha256=hash_folder(place.scripts),
+        overlay=PurePosixPath(place.overlay),
+        scripts_sha256=hash_folder(place.scripts) + hash_folder(place.overlay),
         boards=PurePosixPath(place.boards),
         python=sys.executable,
         bsp=take(release.bsp, release.bsp_sha256),
@@ -132,7 +135,7 @@ def write_order(board: Board, inquiry: Inquiry, place: Place) -> tuple[Order, tu
         login=login,
         package=package,
         payload=payload,
-        version=version,
+        version=find_version(),
     )
     return order, (*problems, *hosts.find_hints(seen))
 
@@ -169,10 +172,9 @@ def _find_package(inquiry: Inquiry, place: Place, *, dry: bool) -> File:
     return File(path=PurePosixPath(package), sha256=hash_file(package).sha256)
 
 
-def _find_payload(inquiry: Inquiry) -> tuple[File | None, str]:
+def _find_payload(inquiry: Inquiry) -> File | None:
     if not inquiry.flag("PAYLOAD"):
-        return None, "none"
+        return None
     folder = inquiry.path("PAYLOAD", PROJECT)
     check_payload(folder)
-    values = read_tags(folder / "release" / "release.env")
-    return File(path=PurePosixPath(folder), sha256=hash_folder(folder)), values.get("WINDLASS_VERSION", "unknown")
+    return File(path=PurePosixPath(folder), sha256=hash_folder(folder))

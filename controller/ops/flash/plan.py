@@ -27,6 +27,8 @@ RETRIES: Final = "3"
 """How often the firmware tries one root file system before it takes the other one."""
 TARGET: Final = PurePosixPath("/usr/share/windlass")
 """Where a release and its images lie on the board until its first boot has loaded them."""
+NETWORK: Final = PurePosixPath("/etc/systemd/network/80-windlass.network")
+"""Of our own system's files the only one that a Jetson does without: NVIDIA's manages its network otherwise."""
 INBOX: Final = PurePosixPath("/opt/windlass-setup")
 """Where files wait, inside the root file system, for the script that installs them."""
 
@@ -68,7 +70,8 @@ class Order:
         release: NVIDIA's.
         work: the folder that NVIDIA's tree is unpacked into.
         scripts: our own scripts, `appliance/flash`.
-        scripts_sha256: by which a change of them is noticed.
+        overlay: the files of our own operating system, `appliance/os/tree`.
+        scripts_sha256: by which a change of both is noticed.
         boards: the folder that describes boards, `appliance/boards`.
         python: the program that runs our modules.
         bsp: NVIDIA's tools.
@@ -76,7 +79,7 @@ class Order:
         login: who may log in.
         package: our own Debian package.
         payload: a folder with `release/` and `images/` for `/usr/share/windlass`; none where a release is deployed later.
-        version: of that release, for the names of what is made.
+        version: of this checkout, for the names of what is made, and for updates to compare.
 
     """
 
@@ -84,6 +87,7 @@ class Order:
     release: Release
     work: PurePosixPath
     scripts: PurePosixPath
+    overlay: PurePosixPath
     scripts_sha256: str
     boards: PurePosixPath
     python: str
@@ -190,7 +194,8 @@ def _user(order: Order) -> Step:
 
 def _system(order: Order) -> Step:
     login = order.login
-    inbox = order.root / INBOX.relative_to("/")
+    inbox, identity = order.root / INBOX.relative_to("/"), order.work / "identity"
+    overlays = (order.overlay, order.scripts / "tree")
     return Step(
         name="system",
         says="install Docker, NVIDIA's container toolkit and our own package; no desktop",
@@ -199,12 +204,23 @@ def _system(order: Order) -> Step:
             run("install", "-d", "-m", "0700", inbox),
             run("install", "-m", "0644", order.package.path, inbox / "windlass-box.deb"),
             run("install", "-m", "0755", order.scripts / "setup", inbox / "setup"),
-            run("cp", "--recursive", "--no-preserve=ownership", f"{order.scripts / 'tree'}/.", order.root),
-            _inside(order, f"{INBOX}/setup", login.user, "keep" if login.keep_password else "lock"),
+            run(order.python, "-m", "controller.ops.flash.identity", identity, "--board", order.board.name),
+            *(run("cp", "--recursive", "--no-preserve=ownership", f"{one}/.", order.root) for one in (*overlays, identity)),
+            run("rm", "--force", order.root / NETWORK.relative_to("/")),
+            *_rescue(order),
+            _inside(order, f"{INBOX}/setup", login.user, "keep" if login.keep_password else "lock", order.version),
             run("rm", "--recursive", "--force", inbox),
         ),
-        inputs=(order.package.sha256, order.scripts_sha256),
+        inputs=(order.package.sha256, order.scripts_sha256, order.login.keys.sha256 if order.login.keys else ""),
     )
+
+
+def _rescue(order: Order) -> tuple[Command, ...]:
+    # They count only while the data partition is not mounted over them.
+    hidden = order.root / "var/lib/windlass/etc"
+    keys = order.login.keys
+    copied = (run("install", "-m", "0600", keys.path, hidden / "authorized_keys"),) if keys else ()
+    return (run("install", "-d", "-m", "0755", hidden), *copied)
 
 
 def _payload(order: Order) -> Step:
@@ -215,7 +231,7 @@ def _payload(order: Order) -> Step:
         return Step(name="payload", says="leave the release to `make deploy`: none was given", commands=(clear,))
     return Step(
         name="payload",
-        says=f"put release {order.version} and its images in",
+        says="put the release and its images in",
         commands=(
             clear,
             run("install", "-d", "-m", "0755", target),
