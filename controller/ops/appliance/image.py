@@ -10,20 +10,17 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
-from controller.errors import ConfigError, WindlassError
-from controller.ops import box_deb
-from controller.ops.appliance import commands, inventory, keys, layout, rauc, sbom
-from controller.ops.appliance.target import UEFI_LOADERS, BoxTarget, load_target, read_packages, target_names
-from controller.ops.images import Builder
-from controller.ops.recipes import image_variables
-from controller.ops.release import PROJECT, committed_s, find_version, write_release
-from controller.ops.steps import StepError, console, run_step
+from controller.errors import WindlassError
+from controller.ops.appliance import commands, inventory, layout, rauc, sbom
+from controller.ops.appliance.system import SystemBuilder, differences
+from controller.ops.appliance.target import UEFI_LOADERS, BoxTarget, load_target, target_names
+from controller.ops.release import PROJECT, committed_s, find_version
+from controller.ops.steps import StepError, console
 from controller.units import format_bytes
 
 TOOLS: Final = {
@@ -32,143 +29,40 @@ TOOLS: Final = {
 }  # fmt: skip
 """The programs that make an image, and the package of each."""
 GRUB_FOLDER: Final = Path("/usr/lib/grub")
-ARCHIVE: Final = "images.tar.zst"
-KEPT: Final = 2
-"""So many systems and archives of images are kept for the next image."""
 DATA_FOLDERS: Final = ("etc", "journal", "system", "models")
 
 
 class ImageBuilder:
-    """Makes one image in one folder."""
+    """Makes one image: aside, and then in the place of the one before."""
 
     def __init__(self, project: Path, target: BoxTarget, *, version: str, environ: Mapping[str, str]) -> None:
         """Keep the place; nothing is made yet."""
-        self._project = project
         self._os = project / "appliance" / "os"
         self._target = target
         self._version = version
         self._environ = environ
-        self._out = project / "build" / "appliance" / target.name
+        self._final = project / "build" / "appliance" / target.name
+        self._out = self._final.with_name(f"arriving-{target.name}")
         self._root = self._out / "root"
-        self._images = Builder(project, environ=environ, target=target.images_target)
-        self._tags: dict[str, str] = {}
+        self._name = f"windlass-{version}-{target.name}"
+        log = project / "build" / "logs" / f"image-{target.name}.log"
+        self._system = SystemBuilder(project, target, version=version, environ=environ, log=log)
         self._parts = {part.label: part for part in layout.partitions(target)}
-
-    @property
-    def image(self) -> Path:
-        """The disk."""
-        return self._out / f"windlass-{self._version}-{self._target.name}.img"
 
     def build(self) -> Path:
         """Make everything, from nothing."""
-        self._check_tools()
+        check_tools(self._target)
         shutil.rmtree(self._out, ignore_errors=True)
         self._out.mkdir(parents=True)
-        self.make_system()
-        self.apply_product(self._root)
+        self._system.make(self._root)
         self.make_root_slot()
         self.make_data()
         self.make_esp()
         self.assemble()
         self.describe()
-        return self.image
-
-    def make_system(self) -> None:
-        """Make a Debian system from its packages."""
-        names = [name for file in self._target.packages for name in read_packages((self._os / file).read_text(encoding="utf-8"))]
-        mirror = self._environ.get("WINDLASS_DEBIAN_MIRROR", "")
-        # A system is kept for the day: packages change, and building again after a change of ours should not fetch them again.
-        day = datetime.now(tz=UTC).date().isoformat()
-        key = hashlib.sha256(repr((day, commands.system_argv(self._target, names, Path(), mirror=mirror))).encode()).hexdigest()
-        archive = self._shelf(f"system-{key[:12]}.tar")
-        if not archive.exists():
-            arriving = archive.with_suffix(".arriving.tar")
-            argv = commands.system_argv(self._target, names, arriving, mirror=mirror)
-            self._step(f"Debian {self._target.suite}: {len(names)} packages and what they need, about 1 min", argv)
-            arriving.rename(archive)
-        self._root.mkdir()
-        self._step(f"Debian {self._target.suite} for {self._target.architecture}", commands.unpack_argv(archive, self._root))
-
-    def _shelf(self, name: str) -> Path:
-        """Name a file that is kept for the next image, and remove what is there of its kind from other days."""
-        folder = self._project / "build" / "appliance" / "kept"
-        folder.mkdir(parents=True, exist_ok=True)
-        kind, _, _ = name.partition("-")
-        kept = sorted(folder.glob(f"{kind}-*"), key=lambda file: file.stat().st_mtime, reverse=True)
-        for old in kept[KEPT:]:
-            old.unlink()
-        return folder / name
-
-    def apply_product(self, root: Path) -> None:
-        """Make a system that is there into an appliance: our files, our package, the release."""
-        self._copy_overlay(root)
-        self._install_box(root)
-        self._set_up(root)
-        self._trust_updates(root)
-        self._add_release(root)
-
-    def _copy_overlay(self, root: Path) -> None:
-        for name in self._target.trees:
-            tree = self._os / name
-            self._step(f"our files over it, {name}", commands.overlay_argv(tree, root))
-            for path in tree.rglob("*"):
-                (root / path.relative_to(tree)).chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
-
-    def _install_box(self, root: Path) -> None:
-        package = box_deb.build(self._out, version=self._version)
-        inside = root / "tmp" / package.name
-        shutil.copyfile(package, inside)
-        self._step("our own package", commands.inside_argv(root, "dpkg", "--install", f"/tmp/{package.name}"))  # noqa: S108 -- in the tree
-        inside.unlink()
-
-    def _set_up(self, root: Path) -> None:
-        self._step("units", commands.units_argv(root, "enable", commands.WANTED_UNITS))
-        self._step("units that stay off", commands.units_argv(root, "mask", commands.UNWANTED_UNITS))
-        self._step("what starts it", commands.inside_argv(root, "update-initramfs", "-u", "-k", "all"))
-        for key in (root / "etc" / "ssh").glob("ssh_host_*"):
-            key.unlink()
-        _relink(root / "etc" / "hostname", "/var/lib/windlass/etc/hostname")
-        _relink(root / "var" / "lib" / "dbus" / "machine-id", "/etc/machine-id")
-        _relink(root / "etc" / "resolv.conf", "../run/systemd/resolve/stub-resolv.conf")
-        (root / "etc" / "machine-id").write_text("", encoding="ascii")
-        shared = root / "usr" / "share" / "windlass"
-        (shared / "target.env").write_text(self._target.variables(), encoding="ascii")
-        _relink(root / "etc" / "windlass", "/var/lib/windlass/etc/windlass")
-        for folder in ("boot/efi", "var/lib/windlass", "var/log/journal"):
-            (root / folder).mkdir(parents=True, exist_ok=True)
-
-    def _trust_updates(self, root: Path) -> None:
-        """Say which version this is, whose updates it takes, and how its kernel wants to be started."""
-        trusted = keys.ensure_keys(self._project, self._environ)
-        if trusted.development:
-            console.print(keys.WARNING, style="yellow")
-        folder = root / "etc" / "rauc"
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(trusted.trusted, folder / "keyring.pem")
-        text = rauc.system_configuration(self._target.name, compatible=self._target.compatible)
-        (folder / "system.conf").write_text(text, encoding="ascii")
-        release = root / "usr" / "lib" / "os-release"
-        release.write_text(rauc.name_version(release.read_text(encoding="utf-8"), version=self._version), encoding="utf-8")
-        if rauc.boot_loader(self._target.name) == rauc.GRUB:
-            consoles = " ".join(f"console={console}" for console in self._target.consoles)
-            text = (self._os / "grub" / "windlass.cfg").read_text(encoding="utf-8")
-            (root / "boot" / "windlass.cfg").write_text(text.replace("@CONSOLES@", consoles), encoding="utf-8")
-
-    def _add_release(self, root: Path) -> None:
-        made = self._images.ensure(self._target.images)
-        self._tags = tags = {name: made[name] for name in self._target.images}
-        shared = root / "usr" / "share" / "windlass"
-        variables = image_variables(tags, base=self._images.base, target=self._target.images_target)
-        recorded = dict(line.split("=", 1) for line in variables.splitlines() if "=" in line)
-        write_release(shared / "release", version=self._version, tags=recorded, project=self._project)
-        (shared / "images").mkdir(parents=True, exist_ok=True)
-        key = hashlib.sha256(repr(sorted(tags.values())).encode()).hexdigest()
-        archive = self._shelf(f"images-{key[:12]}.tar.zst")
-        if not archive.exists():
-            arriving = archive.with_suffix(".arriving")
-            self._step(f"images {', '.join(sorted(tags))}, compressed", commands.archive_argv(list(tags.values()), arriving))
-            arriving.rename(archive)
-        shutil.copyfile(archive, shared / "images" / ARCHIVE)
+        shutil.rmtree(self._final, ignore_errors=True)
+        self._out.rename(self._final)
+        return self._final / f"{self._name}.img"
 
     def make_root_slot(self) -> None:
         """Make the file system of a system: what an update carries, too."""
@@ -201,27 +95,26 @@ class ImageBuilder:
 
     def assemble(self) -> None:
         """Put the partitions on one disk."""
-        arriving = self.image.with_suffix(".arriving")
-        with arriving.open("wb") as disk:
+        image = self._image
+        with image.open("wb") as disk:
             disk.truncate(layout.disk_bytes(tuple(self._parts.values())))
         guid = layout.derive_id(self._target.name, "disk")
-        self._step("partition table", layout.table_argv(str(arriving), tuple(self._parts.values()), disk_guid=guid))
+        self._step("partition table", layout.table_argv(str(image), tuple(self._parts.values()), disk_guid=guid))
         for label in ("esp", "root-a", "data"):
-            self._step(f"partition {label}", commands.place_argv(self._slot(label), arriving, self._parts[label]))
+            self._step(f"partition {label}", commands.place_argv(self._slot(label), image, self._parts[label]))
         self._slot("data").unlink()
-        arriving.rename(self.image)
 
     def describe(self) -> None:
         """Write down what was made: sizes, checksum."""
-        checksum = _checksum(self.image)
-        Path(f"{self.image}.sha256").write_text(f"{checksum}  {self.image.name}\n", encoding="ascii")
-        status = self.image.stat()
+        checksum = _checksum(self._image)
+        Path(f"{self._image}.sha256").write_text(f"{checksum}  {self._image.name}\n", encoding="ascii")
+        status = self._image.stat()
         self._list_parts()
         manifest = {
             "version": self._version,
             "target": self._target.name,
             "compatible": self._target.compatible,
-            "image": self.image.name,
+            "image": self._image.name,
             "sha256": checksum,
             "bytes": status.st_size,
             "used_bytes": status.st_blocks * 512,
@@ -232,18 +125,17 @@ class ImageBuilder:
         }
         (self._out / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
         console.print(
-            f"  [green]image[/] {self.image.relative_to(self._project)}: "
+            f"  [green]image[/] build/appliance/{self._target.name}/{self._image.name}: "
             f"{format_bytes(status.st_size)}, of which {format_bytes(status.st_blocks * 512)} are used"
         )
 
     def _list_parts(self) -> None:
-        bills = {bill.image: bill for bill in self._images.bills(self._target.images)}
-        parts = (*inventory.system_parts(self._root), *inventory.image_parts(self._tags, bills))
-        name = self.image.name.removesuffix(".img")
-        listed = sbom.Inventory(name=name, version=self._version, parts=parts)
+        bills = {bill.image: bill for bill in self._system.images.bills(self._target.images)}
+        parts = (*inventory.system_parts(self._root), *inventory.image_parts(self._system.tags, bills))
+        listed = sbom.Inventory(name=self._name, version=self._version, parts=parts)
         text = sbom.write_sbom(listed, made_s=committed_s(environ=self._environ))
-        (self._out / f"{name}.cdx.json").write_text(text, encoding="utf-8")
-        (self._out / f"{name}.files").write_text(inventory.list_files(self._root), encoding="utf-8")
+        (self._out / f"{self._name}.cdx.json").write_text(text, encoding="utf-8")
+        (self._out / f"{self._name}.files").write_text(inventory.list_files(self._root), encoding="utf-8")
         console.print(f"  [green]done[/]  list of what is in it: {len(set(parts))} packages and sources")
 
     def _file_system(self, label: str, tree: Path, *, name: str) -> None:
@@ -262,27 +154,31 @@ class ImageBuilder:
         return self._out / {"root-a": "root.ext4", "data": "data.ext4", "esp": "esp.vfat"}[label]
 
     def _step(self, title: str, argv: list[str]) -> None:
-        name = "-".join("".join(c if c.isalnum() else " " for c in title).split()[:3]).lower()
-        run_step(title, argv, log=self._project / "build" / "logs" / f"image-{self._target.name}-{name}.log")
+        self._system.step(title, argv)
 
-    def _check_tools(self) -> None:
-        missing = sorted({package for tool, package in TOOLS.items() if shutil.which(tool) is None})
-        platform, _ = UEFI_LOADERS[self._target.architecture]
-        if not (GRUB_FOLDER / platform).is_dir():
-            missing.append(f"grub-efi-{self._target.architecture}-bin")
-        if missing:
-            raise StepError(
-                f"an image needs {', '.join(missing)}, which this machine lacks: images/setup.sh appliance installs them"
-            )
-        if os.geteuid() != 0:
-            raise StepError("an image is made by root, since its files have many owners: sudo make image")
-        if os.uname().machine != self._target.machine:
-            raise StepError(f"{self._target.name} is made on {self._target.machine}, and this is {os.uname().machine}")
+    @property
+    def _image(self) -> Path:
+        return self._out / f"{self._name}.img"
 
 
-def _relink(path: Path, target: str) -> None:
-    path.unlink(missing_ok=True)
-    path.symlink_to(target)
+def check_tools(target: BoxTarget) -> None:
+    """
+    See that an image can be made here.
+
+    Raises:
+        StepError: a program is missing, this is not root, or the image is for other processors.
+
+    """
+    missing = sorted({package for tool, package in TOOLS.items() if shutil.which(tool) is None})
+    platform, _ = UEFI_LOADERS[target.architecture]
+    if not (GRUB_FOLDER / platform).is_dir():
+        missing.append(f"grub-efi-{target.architecture}-bin")
+    if missing:
+        raise StepError(f"an image needs {', '.join(missing)}, which this machine lacks: images/setup.sh appliance installs them")
+    if os.geteuid() != 0:
+        raise StepError("an image is made by root, since its files have many owners: sudo make image")
+    if os.uname().machine != target.machine:
+        raise StepError(f"{target.name} is made on {target.machine}, and this is {os.uname().machine}")
 
 
 def _checksum(file: Path) -> str:
@@ -296,11 +192,38 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, help="Operating sy
 @app.command()
 def build(name: Annotated[str, typer.Argument(help="The kind of box.")] = "qemu-amd64") -> None:
     """Make the image for a kind of box, from nothing."""
-    target = load_target(PROJECT, name)
-    version = find_version()
-    os.environ["SOURCE_DATE_EPOCH"] = str(committed_s())
-    os.environ["E2FSPROGS_FAKE_TIME"] = os.environ["SOURCE_DATE_EPOCH"]
-    ImageBuilder(PROJECT, target, version=version, environ=os.environ).build()
+    ImageBuilder(PROJECT, load_target(PROJECT, name), version=find_version(), environ=_timed()).build()
+
+
+@app.command()
+def compare(name: Annotated[str, typer.Argument(help="The kind of box.")] = "qemu-amd64") -> None:
+    """Make a system twice from nothing, and say whether both have the same files and the same packages in the same versions."""
+    target, environ = load_target(PROJECT, name), _timed()
+    check_tools(target)
+    out = PROJECT / "build" / "appliance" / f"compared-{name}"
+    shutil.rmtree(out, ignore_errors=True)
+    trees = [out / word for word in ("first", "second")]
+    for tree in trees:
+        tree.parent.mkdir(parents=True, exist_ok=True)
+        log = PROJECT / "build" / "logs" / f"compare-{name}-{tree.name}.log"
+        SystemBuilder(PROJECT, target, version=find_version(), environ=environ, log=log).make(tree, anew=True)
+    files, parts = [inventory.list_files(tree) for tree in trees], [sorted(inventory.system_parts(tree)) for tree in trees]
+    other = differences(*trees)
+    shutil.rmtree(out)
+    for line in other:
+        console.print(f"  other content: {line}", markup=False)
+    if files[0] != files[1] or parts[0] != parts[1]:
+        unlike = sorted(set(files[0].splitlines()) ^ set(files[1].splitlines()))
+        raise StepError(f"{name}: two builds differ: {unlike[:20]}, {sorted(set(parts[0]) ^ set(parts[1]))[:20]}")
+    console.print(
+        f"  [green]same[/]  {len(files[0].splitlines())} files, {len(parts[0])} packages; {len(other)} files differ in content"
+    )
+
+
+def _timed() -> dict[str, str]:
+    """Let everything that is made bear the commit's time; the programs that are run read it from the environment."""
+    os.environ["SOURCE_DATE_EPOCH"] = os.environ["E2FSPROGS_FAKE_TIME"] = str(committed_s())
+    return dict(os.environ)
 
 
 @app.command()
@@ -314,7 +237,7 @@ def main() -> None:
     """Run one verb; an error is a sentence, not a traceback."""
     try:
         app()
-    except (WindlassError, ConfigError) as exc:
+    except WindlassError as exc:
         console.print(str(exc), style="red", markup=False)
         raise SystemExit(1) from None
 
