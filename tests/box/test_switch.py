@@ -50,6 +50,7 @@ class Box:
             "WINDLASS_HOME": str(self.folder / "home"),
             "WINDLASS_RUN": str(self.folder / "run"),
             "WINDLASS_SHIPPED": str(self.folder / "shipped"),
+            "WINDLASS_FACTS": str(self.folder / "facts"),
             "WINDLASS_CONFIG": str(self.folder / "appliance.toml"),
             "WINDLASS_WATCH_S": "1",
             "WINDLASS_START_S": "1",
@@ -213,6 +214,35 @@ def test_what_is_neither_current_nor_previous_is_removed(box: Box) -> None:
 
     assert 0 == done.returncode, done.stderr
     assert {"3.0", NEW} == {path.parent.name for path in box.releases.glob("*/release.env") if not path.parent.is_symlink()}
+
+
+def start_slot(box: Box, slot: str, version: str) -> None:
+    """Start the system in a slot, which has brought a release along."""
+    facts, release = box.folder / "facts", box.folder / "shipped" / "release"
+    (facts / "etc" / "rauc").mkdir(parents=True, exist_ok=True)
+    (facts / "proc").mkdir(exist_ok=True)
+    (facts / "etc" / "rauc" / "system.conf").write_text("[system]\nbootloader=grub\ngrubenv=/nowhere\n")
+    (facts / "proc" / "cmdline").write_text(f"quiet rauc.slot={slot} ro\n")
+    shutil.rmtree(release, ignore_errors=True)
+    shutil.copytree(box.releases / NEW, release)
+    (release / "verdict").unlink(missing_ok=True)
+    (release / "release.env").write_text((release / "release.env").read_text().replace(NEW, version))
+    booted = box.reboot()
+    assert booted.returncode == 0, booted.stderr
+
+
+def test_each_slot_has_its_release(box: Box) -> None:
+    """A slot that was written anew begins with what it brought; what was deployed to one since comes back with it."""
+    start_slot(box, "A", "5.0")
+    first = box.link("current")
+    assert 0 == box.run("switch", NEW).returncode
+    start_slot(box, "B", "6.0")
+    second = box.link("current")
+    start_slot(box, "A", "5.0")
+
+    assert ("5.0", "6.0", NEW) == (first, second, box.link("current"))
+    assert (NEW, "6.0") == (box.link("current.A"), box.link("current.B"))
+    assert is_whole(box, NEW)
 
 
 @pytest.mark.parametrize("fault", ["", "crashing"])
