@@ -69,5 +69,8 @@ def _folder_of(root: Path, path: str, *, make: bool = False) -> Iterator[tuple[i
             os.close(at)
             at = inner
         yield at, name
+    except OSError as exc:
+        exc.filename = str(root / path)  # what is known to the kernel is the last name alone
+        raise
     finally:
         os.close(at)
