@@ -34,7 +34,7 @@ ONLY ?=
 BENCH = $(WITH_ENGINE) env $$(<build/images.env) $(PYTHON) -m bench.$@
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: engine ## install what is missing, start the stack, ask a model a question
 	@$(WITH_ENGINE) $(PYTHON) -m controller.ops.local up $(addprefix --file ,$(COMPOSE_EXTRA))
@@ -127,6 +127,10 @@ image: engine ## the operating system of a box as a disk image: TARGET=qemu-amd6
 	@images/setup.sh appliance
 	@$(WITH_ENGINE) $(PYTHON) -m controller.ops.appliance.image build $(TARGET)
 
+image-compare: engine ## make the system of TARGET twice from nothing and compare: files, packages, versions
+	@images/setup.sh appliance
+	@$(WITH_ENGINE) $(PYTHON) -m controller.ops.appliance.image compare $(TARGET)
+
 boot: venv ## start the newest image of TARGET in a virtual machine; PORT=8000, KEEP=1 goes on with the last one's disk
 	@images/setup.sh appliance
 	@$(PYTHON) -m controller.ops.appliance.boot $(TARGET) $(addprefix --port ,$(PORT)) $(if $(KEEP),--keep)
@@ -151,4 +155,4 @@ venv: .venv/.locked
 engine: venv
 	@images/setup.sh engine
 
-.PHONY: help run flash flash-kit down images deploy rollback test test-fast mutants check format lock capacity swap peer trace gateway decode gpu simulate soak bench image boot test-appliance update update-keys venv engine provision
+.PHONY: help run flash flash-kit down images deploy rollback test test-fast mutants check format lock capacity swap peer trace gateway decode gpu simulate soak bench image image-compare boot test-appliance update update-keys venv engine provision
