@@ -268,6 +268,17 @@ def test_the_version_that_runs_is_not_installed_again(box: Box) -> None:
     assert not (box.home / "update/pending").exists()
 
 
+def test_a_stock_system_is_told_how_it_is_updated(box: Box) -> None:
+    """It has no second slot, and nothing is written down."""
+    (box.folder / "facts/etc/rauc/system.conf").unlink()
+
+    refused = box.run("update", box.bundle("2"))
+
+    assert 1 == refused.returncode
+    assert "a release comes by make deploy" in refused.stderr
+    assert not (box.home / "update").exists()
+
+
 def test_a_person_can_go_back(box: Box) -> None:
     """The system of before is started, and a stick that stays does not bring the new one again."""
     box.run("update", box.bundle("2"))
