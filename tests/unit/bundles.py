@@ -17,6 +17,7 @@ from controller.store.fingerprint import BuildKey
 from controller.store.folder import list_files
 from controller.store.manifest import read_manifest
 from controller.store.planning import source_digests
+from tests.checkpoints import write_gguf_folder
 
 SMALL_PARTS = 4096
 NOISE = b"".join(number.to_bytes(4) for number in range(SMALL_PARTS * 3 // 4 + 25))
@@ -127,3 +128,9 @@ def take(
 def names(folder: Path) -> frozenset[str]:
     """Return what a model's folder is called by the engine files built of it."""
     return source_digests(folder, list_files(folder), read_manifest(folder))
+
+
+def write_mini(home: Path) -> str:
+    """Put a small GGUF into a home as the model `mini`, and return what its engine files call it."""
+    (digest,) = names(write_gguf_folder(home / "models", "mini"))
+    return digest

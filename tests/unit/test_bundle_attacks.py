@@ -18,8 +18,7 @@ from controller.bundles.judging import Wish
 from controller.bundles.layout import name_problem
 from controller.bundles.manifest import FILE_NAME, parse_bundle
 from controller.errors import BundleError, BundleRefusedError
-from tests.checkpoints import write_gguf_folder
-from tests.unit.bundles import SMALL_PARTS, build, contents, key, names, pack, put, take
+from tests.unit.bundles import SMALL_PARTS, build, contents, key, pack, put, take, write_mini
 
 HOSTILE: tuple[Any, ...] = (
     *("..", "../../evil", "/evil", "a/../../evil", "a/./b", "", ".", "a//b", "a/", "\x00", "a\nb", "a\\..\\b", "CON:", ".hidden"),
@@ -61,8 +60,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     top = tmp_path_factory.mktemp("honest")
     home = top / "home"
     put(home / "models" / "one", {"weights.gguf": bytes(range(256)) * 40, "a/adapter_config.json": b"{}"})
-    (digest,) = names(write_gguf_folder(home / "models", "mini"))
-    build(home, key(source=digest))
+    build(home, key(source=write_mini(home)))
     pack(home, top / "bundle")
     return top / "bundle"
 

@@ -16,27 +16,18 @@ from tests.unit.bundles import (
     names,
     other,
     pack,
-    put,
     root,
     shelf,
     take,
+    write_mini,
 )
 
 __all__ = ["home", "other", "root"]
 
-MINI = Path(__file__).parents[2] / "images" / "windlass-mini" / "gguf"
-
-
-def mini(home: Path) -> str:
-    """Put the built-in model into a home, and return what its engine files call it."""
-    folder = put(home / "models" / "mini", {path.name: path.read_bytes() for path in MINI.iterdir()})
-    (digest,) = names(folder)
-    return digest
-
 
 def test_engine_files_come_with_their_model(home: Path, root: Path, other: Path) -> None:
     """Those built of it, of each kind the newest; the other box finds them, and believes nothing that it has not hashed."""
-    digest = mini(home)
+    digest = write_mini(home)
     made = build(home, key(source=digest))
     build(home, key(source=digest, images={"llama-cpp": "windlass/llama-cpp:0"}))
     text = home / "engines" / key(source=digest, images={"llama-cpp": "windlass/llama-cpp:0"}).fingerprint / "manifest.json"
@@ -56,7 +47,7 @@ def test_engine_files_come_with_their_model(home: Path, root: Path, other: Path)
 
 def test_engine_files_for_another_device_are_left(home: Path, root: Path, other: Path) -> None:
     """What was compiled for one device is taken by that device alone; what was not, by all."""
-    digest = mini(home)
+    digest = write_mini(home)
     compiled = build(home, key(source=digest, device="sm87_p3767-0003_l4t36.4.7_trt10.3.0"))
     portable = build(home, key(source=digest))
     pack(home, root, "mini", part_bytes=1 << 20)
@@ -71,7 +62,7 @@ def test_engine_files_for_another_device_are_left(home: Path, root: Path, other:
 
 def test_engine_files_can_stay_where_they_are(home: Path, root: Path, other: Path) -> None:
     """Neither packed nor taken where nobody wants them."""
-    digest = mini(home)
+    digest = write_mini(home)
     build(home, key(source=digest))
     assert ["models/mini"] == [one.at for one in find_sources(home, ["mini"], with_engine_files=False)]
     pack(home, root, "mini", part_bytes=1 << 20)
@@ -83,7 +74,7 @@ def test_engine_files_can_stay_where_they_are(home: Path, root: Path, other: Pat
 
 def test_a_spoilt_engine_file_is_not_packed(home: Path, root: Path) -> None:
     """Its own manifest knows its hash."""
-    made = build(home, key(source=mini(home)))
+    made = build(home, key(source=write_mini(home)))
     weights = Path(made.folder) / "model.gguf"
     weights.write_bytes(b"ENGINE" * 1000)
 
@@ -94,7 +85,7 @@ def test_a_spoilt_engine_file_is_not_packed(home: Path, root: Path) -> None:
 @pytest.mark.parametrize("field", ["device", "source", "lineage"])
 def test_an_engine_file_that_lies_about_itself_does_not_arrive(home: Path, root: Path, other: Path, field: str) -> None:
     """Its name follows from what it says it was built from, and a name that does not is not believed."""
-    made = build(home, key(source=mini(home), device="sm87"))
+    made = build(home, key(source=write_mini(home), device="sm87"))
     path = Path(made.folder) / "manifest.json"
     said = json.loads(path.read_text())
     lied = {**said, field: "sm110" if field == "device" else "0" * 24} if field != "source" else {**said, "images": {"x": "y"}}
