@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,31 +76,46 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 @pytest.fixture
 def bench(tmp_path: Path, archives: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> Bench:
     """Set a bench up: everything is there, nothing is connected, and every question is answered in advance."""
+    return set_up(tmp_path, archives, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def flashed(tmp_path_factory: pytest.TempPathFactory, archives: tuple[Path, Path]) -> Iterator[Bench]:
+    """Flash one board, to be looked at from all sides."""
+    with pytest.MonkeyPatch.context() as patch:
+        made = set_up(tmp_path_factory.mktemp("flashed"), archives, patch)
+        made.plug_in("7523")
+        made.flash()
+        yield made
+
+
+def set_up(folder: Path, archives: tuple[Path, Path], patch: pytest.MonkeyPatch) -> Bench:
+    """Set a bench up in a folder."""
     if os.geteuid() != 0:
         pytest.skip("only root may unpack a root file system and work inside it")
-    store = tmp_path / "archives"
+    store = folder / "archives"
     store.mkdir()
     for one in archives:
         (store / one.name).symlink_to(one)
-    boards = standin.make_boards(tmp_path / "boards", PROJECT / "appliance" / "boards", bsp_sha256=standin.sha256(archives[0]))
+    boards = standin.make_boards(folder / "boards", PROJECT / "appliance" / "boards", bsp_sha256=standin.sha256(archives[0]))
     place = Place(
         boards=boards,
-        build=tmp_path / "build",
-        made=tmp_path / "made",
-        usb=tmp_path / "usb",
-        slash=standin.make_machine(tmp_path / "slash"),
+        build=folder / "build",
+        made=folder / "made",
+        usb=folder / "usb",
+        slash=standin.make_machine(folder / "slash"),
         machine="x86_64",
         needed_bytes=1,
     )
-    keys = tmp_path / "id.pub"
+    keys = folder / "id.pub"
     keys.write_text("ssh-ed25519 AAAA somebody\n", encoding="ascii")
-    package = tmp_path / "windlass-box_1_all.deb"
+    package = folder / "windlass-box_1_all.deb"
     package.write_bytes(b"package")
     standin.plug_in(place.usb)
-    monkeypatch.setenv("STANDIN_USB", str(place.usb))
-    monkeypatch.setenv("USER", "somebody")
+    patch.setenv("STANDIN_USB", str(place.usb))
+    patch.setenv("USER", "somebody")
     environ = {
-        "BSP": str(store), "WORK": str(tmp_path / "work"), "KEYS": str(keys), "PACKAGE": str(package),
+        "BSP": str(store), "WORK": str(folder / "work"), "KEYS": str(keys), "PACKAGE": str(package),
         "OFFLINE": "1", "YES": "1", "ACCEPT_LICENSE": "1",
     }  # fmt: skip
-    return Bench(folder=tmp_path, place=place, environ=environ)
+    return Bench(folder=folder, place=place, environ=environ)

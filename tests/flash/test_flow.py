@@ -18,82 +18,67 @@ from tests.flash.conftest import Bench
 ORDER = ["l4t_flash_prerequisites.sh", "apply_binaries.sh", "l4t_create_default_user.sh", "l4t_initrd_flash.sh"]
 
 
-def test_a_board_is_flashed(bench: Bench) -> None:
+def test_a_board_is_flashed(flashed: Bench) -> None:
     """Everything is called in NVIDIA's order, with its options, and exactly that board is written."""
-    bench.plug_in("7523")
-
-    bench.flash()
-
-    assert ORDER == bench.tools()
-    last = bench.calls()[-1]
+    assert ORDER == flashed.tools()
+    last = flashed.calls()[-1]
     assert [
         *("--external-device", "nvme0n1p1", "-c", OUR_LAYOUT, "-S", "16GiB"),
         *("-p", "-c bootloader/generic/cfg/flash_t234_qspi.xml", "--showlogs", "--network", "usb0"),
         *("jetson-orin-nano-devkit-super", "external"),
     ] == last["argv"]
     assert {"USER": "root", "ROOTFS_AB": "1", "ROOTFS_RETRY_COUNT_MAX": "3"} == last["environ"]
-    assert {"board": "jetson-orin-nano-devkit-super", "device": "external", "product": "7523", "root": "16GiB"} == bench.flashed()
+    assert {
+        "board": "jetson-orin-nano-devkit-super",
+        "device": "external",
+        "product": "7523",
+        "root": "16GiB",
+    } == flashed.flashed()
 
 
-def test_its_root_file_system_is_an_appliance(bench: Bench) -> None:
+def test_its_root_file_system_is_an_appliance(flashed: Bench) -> None:
     """Docker with NVIDIA's runtime, our package, no desktop, a key and no password, the data partition, nothing left over."""
-    bench.plug_in("7523")
-
-    bench.flash()
-
-    log = (bench.root / "var/log/standin.log").read_text().splitlines()
+    log = (flashed.root / "var/log/standin.log").read_text().splitlines()
     installed = [line for line in log if line.startswith("apt-get install")]
     assert "nvidia-container-toolkit" in installed[0]
     assert installed[1].endswith("/opt/windlass-setup/windlass-box.deb")
     assert "systemctl set-default multi-user.target" in log
     assert log.index(installed[1]) < log.index("nvidia-ctk runtime configure --runtime=docker --set-as-default")
     assert "passwd --lock windlass" in log
-    assert "windlass ALL=(ALL) NOPASSWD: ALL\n" == (bench.root / "etc/sudoers.d/windlass").read_text()
-    assert not (bench.root / "etc/ssh/sshd_config.d/05-windlass-password.conf").exists()
-    assert "PasswordAuthentication no" in (bench.root / "etc/ssh/sshd_config.d/10-windlass.conf").read_text()
-    assert "/usr/lib/systemd/system/multi-user.target" == str((bench.root / "etc/systemd/system/default.target").readlink())
-    assert "PARTLABEL=data /var/lib/windlass ext4" in (bench.root / "etc/fstab").read_text()
-    assert "deb jetson t234\n" == (bench.root / "etc/apt/sources.list.d/nvidia-l4t-apt-source.list").read_text()
-    assert (bench.root / "usr/lib/windlass/first-boot").stat().st_mode & 0o111
-    assert "/var/lib/windlass/etc/hostname" == str((bench.root / "etc/hostname").readlink())
-    assert not (bench.root / "opt/windlass-setup").exists()
-    assert not (bench.root / "usr/sbin/policy-rc.d").exists()
+    assert "windlass ALL=(ALL) NOPASSWD: ALL\n" == (flashed.root / "etc/sudoers.d/windlass").read_text()
+    assert not (flashed.root / "etc/ssh/sshd_config.d/05-windlass-password.conf").exists()
+    assert "PasswordAuthentication no" in (flashed.root / "etc/ssh/sshd_config.d/10-windlass.conf").read_text()
+    assert "/usr/lib/systemd/system/multi-user.target" == str((flashed.root / "etc/systemd/system/default.target").readlink())
+    assert "PARTLABEL=data /var/lib/windlass ext4" in (flashed.root / "etc/fstab").read_text()
+    assert "deb jetson t234\n" == (flashed.root / "etc/apt/sources.list.d/nvidia-l4t-apt-source.list").read_text()
+    assert (flashed.root / "usr/lib/windlass/first-boot").stat().st_mode & 0o111
+    assert "/var/lib/windlass/etc/hostname" == str((flashed.root / "etc/hostname").readlink())
+    assert not (flashed.root / "opt/windlass-setup").exists()
+    assert not (flashed.root / "usr/sbin/policy-rc.d").exists()
 
 
-def test_it_takes_the_updates_of_its_kind(bench: Bench) -> None:
+def test_it_takes_the_updates_of_its_kind(flashed: Bench) -> None:
     """Its slots are NVIDIA's two root file systems, its boot loader NVIDIA's, and bundles for another board are not for it."""
-    bench.plug_in("7523")
-
-    bench.flash()
-
-    told = (bench.root / "etc/rauc/system.conf").read_text()
+    told = (flashed.root / "etc/rauc/system.conf").read_text()
     assert "compatible=windlass-jetson-orin-nano\n" in told
     assert "device=/dev/disk/by-partlabel/APP_b\n" in told
     assert "bootloader=custom\n" in told
-    assert (bench.root / "etc/rauc/keyring.pem").is_file()
-    assert "TARGET=jetson-orin-nano\n" in (bench.root / "usr/share/windlass/target.env").read_text()
-    assert "IMAGE_ID=windlass\nIMAGE_VERSION=" in (bench.root / "usr/lib/os-release").read_text()
+    assert (flashed.root / "etc/rauc/keyring.pem").is_file()
+    assert "TARGET=jetson-orin-nano\n" in (flashed.root / "usr/share/windlass/target.env").read_text()
+    assert "IMAGE_ID=windlass\nIMAGE_VERSION=" in (flashed.root / "usr/lib/os-release").read_text()
 
 
-def test_keys_lie_with_the_data(bench: Bench) -> None:
+def test_keys_lie_with_the_data(flashed: Bench) -> None:
     """The data partition begins as a file system of ours with the keys that may log in; they lie below it, too."""
-    bench.plug_in("7523")
-
-    bench.flash()
-
-    image = bench.work / "Linux_for_Tegra/bootloader/windlass-data.img"
+    image = flashed.work / "Linux_for_Tegra/bootloader/windlass-data.img"
     asked = subprocess.run(["debugfs", "-R", "cat /etc/authorized_keys", image], capture_output=True, text=True, check=True)
     assert "ssh-ed25519 AAAA somebody\n" == asked.stdout
-    assert asked.stdout == (bench.root / "var/lib/windlass/etc/authorized_keys").read_text()
+    assert asked.stdout == (flashed.root / "var/lib/windlass/etc/authorized_keys").read_text()
 
 
-def test_nothing_stays_mounted(bench: Bench) -> None:
+def test_nothing_stays_mounted(flashed: Bench) -> None:
     """What was mounted inside the root file system belonged to that one command alone."""
-    bench.plug_in("7523")
-
-    bench.flash()
-
-    assert f"{bench.root}" not in Path("/proc/self/mounts").read_text()
+    assert f"{flashed.root}" not in Path("/proc/self/mounts").read_text()
 
 
 def test_a_release_comes_along(bench: Bench) -> None:
