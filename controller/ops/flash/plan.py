@@ -18,11 +18,13 @@ FLASH: Final = "./tools/kernel_flash/l4t_initrd_flash.sh"
 OUR_LAYOUT: Final = "tools/kernel_flash/flash_windlass_ab.xml"
 DATA_IMAGE: Final = "windlass-data.img"
 DATA_LABEL: Final = "windlass-data"
-DATA_BYTES: Final = 128 * MIB
+DATA_BYTES: Final = 256 * MIB
 DATA_FOLDERS: Final = ("etc", "journal", "system", "models")
 """What lies on the data partition from the beginning; everything else is made on the board."""
 LARGEST_DATA_BLOCKS: Final = 4 * 1024 * GIB // 4096
 """How far the data's file system can ever grow: its tables of block groups are set aside when it is made."""
+LARGE: Final = ("-b", "4096", "-i", "16384", "-m", "0", "-J", "size=64")
+"""Of the data's file system, which is small when it is made: as one is made that is large from the beginning."""
 RETRIES: Final = "3"
 """How often the firmware tries one root file system before it takes the other one."""
 TARGET: Final = PurePosixPath("/usr/share/windlass")
@@ -253,7 +255,7 @@ def _layout(order: Order) -> Step:
             run("install", "-d", "-m", "0755", content, *(content / one for one in DATA_FOLDERS)),
             *((run("install", "-m", "0600", keys.path, content / "etc" / "authorized_keys"),) if keys else ()),
             run("truncate", f"--size={DATA_BYTES}", image),
-            run("mkfs.ext4", "-q", "-F", "-b", "4096", "-i", "16384", "-L", DATA_LABEL, "-E", extended, "-d", content, image),
+            run("mkfs.ext4", "-q", "-F", *LARGE, "-L", DATA_LABEL, "-E", extended, "-d", content, image),
             run("rm", "--recursive", "--force", content),
             run(
                 *(order.python, "-m", "controller.ops.flash.layout", order.tree / order.board.layout),
