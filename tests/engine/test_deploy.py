@@ -13,7 +13,7 @@ from typing import Any
 import docker
 import pytest
 
-from controller.ops.deploy import stock
+from controller.ops.deploy import fleet, stock
 from controller.ops.deploy.cargo import Wish, compose_release
 from controller.ops.deploy.errors import (
     DeployError,
@@ -309,6 +309,22 @@ def test_who_cannot_be_reached_is_told(box: StandInBox) -> None:
         pass
     with pytest.raises(UnreachableBoxError, match=r"unknown cannot be reached.*connect once by hand"), connected(box, "unknown"):
         pass
+
+
+def test_several_boxes_one_after_the_other(box: StandInBox, wish: Wish) -> None:
+    """The first failure ends it, and it is said which boxes are done, which failed and which were not touched."""
+    reached = []
+
+    def act(link: Link) -> None:
+        reached.append(link.route.name)
+        Boat(link, wish).deploy()
+
+    with console.capture() as shown, pytest.raises(UnreachableBoxError, match="off cannot be reached"):
+        fleet.each(["box", "off", "twin"], act, link=lambda name: Link(name, environ={"WINDLASS_SSH": box.ssh}))
+
+    assert ["box"] == reached
+    assert "done: box; failed: off; untouched: twin" in shown.get()
+    assert wish.release.version == status(box)["current"]
 
 
 def test_a_rehearsal_changes_nothing(box: StandInBox, wish: Wish) -> None:

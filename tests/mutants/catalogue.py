@@ -1077,4 +1077,40 @@ MUTANTS = (
     ),
     Mutant("a part of a disk is written", "ops/flash/disk", "if disk.kind not in WHOLE:", "if False:"),
     Mutant("the image need not fit", "ops/flash/disk", "max(image_bytes, least_bytes)", "least_bytes"),
+    # which layers a box lacks, whether it can take a release, and what became of it
+    Mutant(
+        "a layer on another stack counts", "ops/deploy/layers", "for chain in chains(image.layers)}", "for chain in image.layers}"
+    ),
+    Mutant(
+        "an image is its name",
+        "ops/deploy/layers",
+        "if (image.tag, image.layers) not in known",
+        "if image.tag not in {tag for tag, _ in known}",
+    ),
+    Mutant("whole images are sent in part", "ops/deploy/layers", "set() if whole else {", "set() if False else {"),
+    Mutant("a layer is sent as often as it is needed", "ops/deploy/layers", "tuple(dict.fromkeys(needed))", "tuple(needed)"),
+    Mutant("nothing stays free on a box", "ops/deploy/fit", "if free < wanted + SPARE_BYTES:", "if free < wanted:"),
+    Mutant(
+        "layers need their room once",
+        "ops/deploy/fit",
+        "(2 * sent_bytes, host.data_free_bytes)",
+        "(sent_bytes, host.data_free_bytes)",
+    ),
+    Mutant("any JetPack will do", "ops/deploy/fit", "jetpack_of(host.l4t) != target.jetpack", "False"),
+    Mutant("any processor will do", "ops/deploy/fit", "elif here[tag].architecture != host.architecture:", "elif False:"),
+    Mutant("a box's own images do not count", "ops/deploy/fit", "        if tag in there:", "        if False:"),
+    Mutant("sudo may ask", "ops/deploy/fit", "if not host.root and not host.sudo:", "if False:"),
+    Mutant(
+        "a switch that failed at its end went well",
+        "ops/deploy/outcome",
+        "if now == version and code == 0:",
+        "if now == version:",
+    ),
+    Mutant("a bad release is called untried", "ops/deploy/outcome", 'if found.startswith("bad"):', "if False:"),
+    Mutant("a release refused ran before", "ops/deploy/outcome", 'found.startswith("bad") and code == NOT_BEGUN', "False"),
+    Mutant("an option is a box", "ops/deploy/inventory", 'not name.startswith("-") and ', ""),
+    Mutant("what somebody decided is decided anew", "ops/deploy/engine_settings", ' and "live-restore" not in there', ""),
+    Mutant("an engine of a swarm does not start again", "ops/deploy/engine_settings", "if not swarm and ", "if "),
+    Mutant("other runtimes are forgotten", "ops/deploy/engine_settings", '{**runtimes, "nvidia": NVIDIA}', '{"nvidia": NVIDIA}'),
+    Mutant("a script is asked for a passphrase", "ops/deploy/commands", '"no" if may_ask else "yes"', '"no"'),
 )

@@ -12,6 +12,8 @@ from typing import Final
 from tests.mutants.catalogue import ROOT, Mutant
 
 TESTS: Final = (
+    "deploy_values",
+    "deploy_engine_settings",
     "forge_tickets",
     "forge_room",
     "bundle_judging",

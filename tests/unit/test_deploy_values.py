@@ -2,8 +2,7 @@
 
 import hashlib
 import json
-import tomllib
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import pytest
 from hypothesis import given
@@ -322,18 +321,3 @@ def test_only_the_first_connection_may_ask() -> None:
     assert "BatchMode=no" in commands.connect(ROUTE, may_ask=True)
     assert "BatchMode=yes" in commands.connect(ROUTE, may_ask=False)
     assert ["-O", "exit", "--", "box"] == commands.disconnect(ROUTE)[-4:]
-
-
-def test_pure_modules_are_listed() -> None:
-    """What is called pure here is held to it by the import contracts."""
-    project = Path(__file__).parents[2]
-    contracts = tomllib.loads((project / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
-    pure = next(one["source_modules"] for one in contracts if "pure core" in one["name"])
-    called = {
-        f"controller.ops.deploy.{file.stem}"
-        for file in (project / "controller/ops/deploy").glob("*.py")
-        if file.read_text(encoding="utf-8").partition("\n\n")[0].rstrip('"').rstrip().endswith("Pure.")
-    }
-
-    assert called - set(pure) == set()
-    assert {"controller.ops.deploy.layers", "controller.ops.deploy.fit"} <= called
