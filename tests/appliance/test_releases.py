@@ -158,11 +158,9 @@ def test_rollback(box: Box) -> None:
     assert before["current"] == status(box)["previous"]
 
 
-@pytest.mark.parametrize("moment", ["is tried beside", "takes over", "is watched"])
-def test_a_power_cut_in_a_switch(first_boot: FirstBoot, put_together: MachineMaker, disks: Path, moment: str) -> None:
-    """Cut on trial, while it takes over, or while it is watched: the box comes up with one whole release and answers."""
-    name = "".join(letter for letter in moment if letter.isalpha())
-    box = Box(vm=put_together(first_boot.disk.layer(disks / f"release-{name}.qcow2")), key=first_boot.key)
+def test_a_power_cut_in_a_switch(first_boot: FirstBoot, put_together: MachineMaker, disks: Path) -> None:
+    """Cut while one release takes over from another, the box comes up with one that is whole, and can be switched again."""
+    box = Box(vm=put_together(first_boot.disk.layer(disks / "release-cut.qcow2")), key=first_boot.key)
     box.vm.authorise()
     box.start()
     configure(box)
@@ -170,7 +168,8 @@ def test_a_power_cut_in_a_switch(first_boot: FirstBoot, put_together: MachineMak
     stage(box, "2.0")
     box.vm.shell("sync; systemctl start --no-block windlass-switch@2.0.service")
     box.vm.shell(
-        f"until journalctl --output cat --unit windlass-switch@2.0.service | grep -q '{moment}'; do sleep 0.2; done", within_s=900
+        "until journalctl --output cat --unit windlass-switch@2.0.service | grep -q 'takes over'; do sleep 0.2; done",
+        within_s=900,
     )
     box.vm.cut()
     box.start()

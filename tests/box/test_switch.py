@@ -54,7 +54,7 @@ class Box:
             "WINDLASS_CONFIG": str(self.folder / "appliance.toml"),
             "WINDLASS_WATCH_S": "1",
             "WINDLASS_START_S": "1",
-            "WINDLASS_TRIAL_S": "1",
+            "WINDLASS_TRIAL_S": "30",
         }
         # A group of its own, which the stand-ins end as a whole.
         shell = ["bash", "-c", 'echo $$ >"$WORLD/group"; exec "$@"', "-", str(RELEASE), *argv]
@@ -148,6 +148,7 @@ def test_a_gateway_that_drains_is_not_waited_for(box: Box) -> None:
     ("fault", "code", "verdict"),
     [
         ("no-trial", 1, "failed: its containers could not be made"),
+        ("ends-on-trial", 1, "failed: a process of it ended at once: trial-controller-1: Exited (2)"),
         ("no-controller", 3, "bad: its controller did not start within 1 s"),
         ("no-gateway", 3, "bad: its gateway did not start within 1 s"),
         ("unwell", 3, "bad: with its controller the gateway at http://box is not well: bad503"),
