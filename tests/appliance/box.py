@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from bench.stack import wait_until
 from controller.ops.client import Api
 from tests.appliance.disk import Disk
 from tests.appliance.vm import Vm
@@ -101,6 +102,14 @@ class Box:
         healthy_s = self.vm.seconds_on()
         self.vm.wait_for_shell()
         return healthy_s
+
+    def models(self) -> set[str]:
+        """Return the names of all models that are registered."""
+        return {row["name"] for row in self.api.get("/models")["models"]}
+
+    def wait_for_models(self, *names: str, within_s: float = 120.0) -> None:
+        """Return when these models are registered."""
+        wait_until(lambda: set(names) <= self.models(), f"{names} are registered", within_s)
 
     def place_model(self, name: str, manifest: str, *, source: str = NAME) -> None:
         """Put another model of the same weights into its place, whole or not at all, and have the disk keep it."""
