@@ -1,7 +1,6 @@
 """A machine that Windlass runs on, as its owner sees it: the key from the console, the gateway through the network, a shell."""
 
 import json
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -133,10 +132,3 @@ class Box:
         program = (Path(__file__).parent / "inside.py").read_text(encoding="utf-8")
         argv = f"docker run --rm --interactive --network none --volume {HOME}:{HOME} --entrypoint python3 {self.image()} -"
         return dict(json.loads(self.vm.shell(f"{argv} {HOME}", stdin=program, within_s=300)))
-
-
-def key_on(console: str) -> str:
-    """Return the key that was told on a console."""
-    found = re.search(API_KEY, console)
-    assert found, f"no API key was told on the console:\n{console[-3000:]}"
-    return found[1]

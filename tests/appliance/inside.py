@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 home = Path(sys.argv[1])
+KEPT = ".kept"
+"""Where the conversations lie that are kept."""
 
 
 def database() -> dict[str, object]:
@@ -48,10 +50,17 @@ def folders(name: str) -> Iterator[Path]:
         yield from (home / name).iterdir()
 
 
+def half_made() -> Iterator[Path]:
+    """Yield what was begun and has not got its name yet."""
+    for name in ("engines", "kv", "incoming", "models"):
+        yield from (path for path in folders(name) if path.name.startswith(".") and path.name != KEPT)
+    yield from (path for path in folders(f"kv/{KEPT}") if path.suffix == ".arriving")
+
+
 told = {
     "database": database(),
     "engines": {path.name: engine_file(path) for path in folders("engines") if not path.name.startswith(".")},
-    "half_made": sorted(str(path) for name in ("engines", "kv", "incoming") for path in folders(name) if path.name[0] == "."),
+    "half_made": sorted(map(str, half_made())),
     "models": sorted(path.name for path in folders("models")),
 }
 json.dump(told, sys.stdout)
