@@ -9,7 +9,7 @@ import tomllib
 from pathlib import Path
 from typing import Final
 
-from tests.mutants.catalogue import ROOT, Mutant
+from tests.mutants.mutant import ROOT, Mutant
 
 TESTS: Final = (
     "deploy_values",

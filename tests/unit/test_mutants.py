@@ -4,7 +4,8 @@ import collections
 
 import pytest
 
-from tests.mutants.catalogue import MUTANTS, Mutant
+from tests.mutants.catalogue import MUTANTS
+from tests.mutants.mutant import Mutant
 from tests.mutants.runner import core_modules, survives
 
 HANDFUL = (
