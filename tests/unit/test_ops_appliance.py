@@ -160,6 +160,9 @@ def test_a_system_that_is_only_read_has_no_journal() -> None:
     assert "^has_journal" in slot[slot.index("-O") + 1].split(",")
     assert "^has_journal" not in data[data.index("-O") + 1].split(",")
     assert "2048k" == slot[-1]
+    assert "size=64" == data[data.index("-J") + 1]
+    assert "-J" not in slot
+    assert all("4096" == argv[argv.index("-b") + 1] for argv in (slot, data)), "a small one would get small blocks, for good"
     assert str(uuid) == slot[slot.index("-U") + 1]
     assert f"hash_seed={uuid}" in slot[slot.index("-E") + 1]
 

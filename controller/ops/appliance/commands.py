@@ -16,6 +16,8 @@ GRUB_MODULES: Final = (
 """What the boot loader can do; it reads nothing further from the disk."""
 IMAGES_LEVEL: Final = 9
 """How hard images are compressed: twice as hard takes thirty times as long, for a tenth."""
+JOURNAL_MIB: Final = 64
+"""Of a file system that is small when it is made, and grows: its journal stays as it was made, and is that of a large one."""
 NEW_FEATURES: Final = ("^metadata_csum_seed", "^orphan_file")
 """Of ext4: newer than some boot loaders that must read it."""
 LEFT_OUT: Final = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*", "/usr/share/lintian/*")
@@ -100,8 +102,10 @@ def filesystem_argv(
         "-t", "ext4",
         "-O", ",".join(features),
         "-E", f"hash_seed={uuid},lazy_itable_init=0,lazy_journal_init=0,root_owner=0:0",
+        "-b", "4096",
         "-i", str(inode_bytes),
         "-m", "0",
+        *(["-J", f"size={JOURNAL_MIB}"] if journal else []),
         "-L", label,
         "-U", str(uuid),
         "-d", str(tree),

@@ -202,11 +202,11 @@ def compare(name: Annotated[str, typer.Argument(help="The kind of box.")] = "qem
     check_tools(target)
     out = PROJECT / "build" / "appliance" / f"compared-{name}"
     shutil.rmtree(out, ignore_errors=True)
-    trees = [out / word for word in ("first", "second")]
+    trees, version = [out / word for word in ("first", "second")], find_version()
     for tree in trees:
         tree.parent.mkdir(parents=True, exist_ok=True)
         log = PROJECT / "build" / "logs" / f"compare-{name}-{tree.name}.log"
-        SystemBuilder(PROJECT, target, version=find_version(), environ=environ, log=log).make(tree, anew=True)
+        SystemBuilder(PROJECT, target, version=version, environ=environ, log=log).make(tree, anew=True)
     files, parts = [inventory.list_files(tree) for tree in trees], [sorted(inventory.system_parts(tree)) for tree in trees]
     other = differences(*trees)
     shutil.rmtree(out)

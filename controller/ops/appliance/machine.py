@@ -127,7 +127,7 @@ def trial_argv(sector: Path) -> list[str]:
         "-display", "none",
         "-accel", "kvm",
         "-m", "16",
-        "-drive", f"format=raw,readonly=on,file={sector}",
+        "-drive", f"format=raw,snapshot=on,file={sector}",
         "-device", f"isa-debug-exit,iobase={_EXIT_PORT:#x},iosize=1",
     ]  # fmt: skip
 
