@@ -21,7 +21,7 @@ IMAGE: Final = "WINDLASS_APPLIANCE_IMAGE"
 """Names another image than the newest one that was made here."""
 KEPT: Final = "WINDLASS_APPLIANCE_KEPT"
 """Names a folder in which the disk of the first start is kept for the next run; for whoever works on one of the tests."""
-TIMEOUT_S: Final = 1800
+TIMEOUT_S: Final = 2700
 DISK_SIZE: Final = "12G"
 """Of the machines' disks, more than the image has: what is on the data partition must grow into it."""
 
