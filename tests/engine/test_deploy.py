@@ -167,6 +167,20 @@ def test_a_killed_deploy_is_run_again(box: StandInBox, wish: Wish, monkeypatch: 
     assert wish.release.version == status(box)["current"]
 
 
+def test_an_image_of_known_layers(box: StandInBox, wish: Wish, base: str) -> None:
+    """An image that differs by its configuration alone costs no layer."""
+    tag = f"{wish.images[0].tag}-label"
+    recipe = f"FROM {base}\nLABEL windlass.test={tag}\n"
+    subprocess.run(["docker", "build", "--quiet", "--tag", tag, "-"], input=recipe, text=True, check=True, capture_output=True)
+    before = box.wire.sent_bytes
+    try:
+        deploy(box, wish_for(tag, wish.folder))
+    finally:
+        subprocess.run(["docker", "rmi", "--force", tag], check=False, capture_output=True)
+
+    assert box.wire.sent_bytes - before < 100_000
+
+
 def test_a_damaged_layer_is_sent_again(box: StandInBox, wish: Wish) -> None:
     """A file that a power cut has filled with zeros under its whole length is noticed before the engine sees it."""
     store = wish.folder / "layers"
@@ -333,7 +347,7 @@ def test_a_rehearsal_changes_nothing(box: StandInBox, wish: Wish) -> None:
     with console.capture() as shown, Rehearsal("box", environ={"WINDLASS_SSH": box.ssh}) as link:
         Boat(link, wish).deploy()
     words = [
-        "lock.sh", "docker save", "mkdir --parents", "rsync", "load.sh", "release stage",
+        "lock.sh", "mkdir --parents", "rsync", "docker save", "load.sh", "release stage",
         f"systemctl start --no-block windlass-switch@{wish.release.version}.service", "follow.sh", "rm --recursive",
     ]  # fmt: skip
     places = [shown.get().find(word) for word in words]

@@ -5,6 +5,7 @@ Deploy this checkout to boxes, or take them back: `python -m controller.ops.depl
 """
 
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -55,6 +56,7 @@ def deploy(
     wish = _wish(engines.split(), make=not dry_run, break_lock=break_lock)
     console.print(f"release [bold]{wish.release.version}[/]: {', '.join(wish.release.tags)}", markup=True)
     fleet.each(names, lambda link: Boat(link, wish).deploy(), link=_link(dry_run=dry_run))
+    shutil.rmtree(FOLDER, ignore_errors=True)  # kept until all of them are done, since what was cut is run again
 
 
 @app.command()
@@ -90,6 +92,9 @@ def provision(
 
     def make_box(link: Link) -> None:
         provisioning.provision(link, package, folder=FOLDER / "provision", break_lock=break_lock)
+        if link.rehearses:
+            console.print("  # then what make deploy does; DRY_RUN=1 shows it once this is done", markup=False)
+            return
         Boat(link, wish).deploy()
         provisioning.show_key(link)
 

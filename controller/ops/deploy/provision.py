@@ -54,7 +54,8 @@ def provision(link: Link, package: Path, *, folder: Path, break_lock: bool) -> N
         _install(link, package)
         _configure(link, folder)
         link.must("tidying up", commands.tidy())
-    console.print(f"  [green]done[/]  {name} has what a box needs", markup=True)
+    if not link.rehearses:
+        console.print(f"  [green]done[/]  {name} has what a box needs", markup=True)
 
 
 def show_key(link: Link) -> None:

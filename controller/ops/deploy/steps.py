@@ -97,13 +97,15 @@ class Boat:
     def _send(self, host: Host, check: Callable[[], None]) -> None:
         """Copy what the box lacks until it has all of it; an engine that wants whole images gets them at the second try."""
         whole = host.whole_images
+        self._link.must("making folders", commands.make_folders(self._wish.release.version))
+        _write(self._wish.folder / "release", self._wish.release.files)
+        self._link.copy([f"{self._wish.folder}/release/"], commands.INCOMING / self._wish.release.version / "release")
         for _ in range(ROUNDS):
             lacking = missing_images(self._wish.images, host.images)
-            layers = missing_layers(lacking, host.images, whole=whole)
-            check()
-            self._copy(host, lacking, layers)
             if not lacking:
                 return
+            check()
+            self._copy(host, lacking, missing_layers(lacking, host.images, whole=whole))
             loaded = self._link.script("load", str(commands.INCOMING), self._wish.release.version)
             if self._link.rehearses:
                 return
@@ -119,26 +121,23 @@ class Boat:
         wish, version = self._wish, self._wish.release.version
         store = wish.folder / "layers"
         pack = rehearsal.pack if self._link.rehearses else stock.pack
-        packed = pack(lacking, layers, store) if lacking else ()
+        packed = pack(lacking, layers, store)
         paths = [store / layer_file(layer) for layer in layers]
         whole_bytes = sum(path.stat().st_size for path in paths if path.exists())
         if found := list(fit.room_problems(host, sent_bytes=whole_bytes)):
             raise UnfitError([f"{self._link.route.name}: {problem}" for problem in found])
-        _write(wish.folder / "release", wish.release.files)
         images = {MANIFEST: write_manifest(packed), "sums": write_sums(layers)}
         images |= {image.config: (store / image.config).read_text(encoding="utf-8") for image in packed}
         _write(wish.folder / "images", images)
-        self._link.must("making folders", commands.make_folders(version))
         began_s = monotonic()
         sent_bytes = 0
         if paths:
             sent_bytes = self._link.copy([str(path) for path in paths], commands.INCOMING / "layers")
-        sent_bytes += self._link.copy([f"{wish.folder}/release/"], commands.INCOMING / version / "release")
         sent_bytes += self._link.copy([f"{wish.folder}/images/"], commands.INCOMING / version / "images")
         if self._link.rehearses:
             return
         console.print(
-            f"  [green]sent[/]  {len(layers)} layers of {len(lacking)} images and the release's files: "
+            f"  [green]sent[/]  {len(layers)} layers of {len(lacking)} images: "
             f"{format_bytes(sent_bytes)} for {format_bytes(whole_bytes)} [dim]({format_seconds(monotonic() - began_s)})[/]",
             markup=True,
         )
