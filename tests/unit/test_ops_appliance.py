@@ -165,6 +165,7 @@ def test_a_system_that_is_only_read_has_no_journal() -> None:
     assert all("4096" == argv[argv.index("-b") + 1] for argv in (slot, data)), "a small one would get small blocks, for good"
     assert str(uuid) == slot[slot.index("-U") + 1]
     assert f"hash_seed={uuid}" in slot[slot.index("-E") + 1]
+    assert data[data.index("-E") + 1].endswith(",resize=1073741824"), "4 TiB"
 
 
 @pytest.mark.parametrize(("architecture", "platform"), [("amd64", "x86_64-efi"), ("arm64", "arm64-efi")])

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from controller.ops.appliance.layout import Partition
 from controller.ops.appliance.target import UEFI_LOADERS, BoxTarget
-from controller.units import MIB
+from controller.units import GIB, MIB
 
 GRUB_MODULES: Final = (
     "part_gpt", "fat", "ext2", "normal", "configfile", "loadenv", "test", "echo", "regexp", "linux", "gzio", "minicmd",
@@ -16,6 +16,9 @@ GRUB_MODULES: Final = (
 """What the boot loader can do; it reads nothing further from the disk."""
 IMAGES_LEVEL: Final = 9
 """How hard images are compressed: twice as hard takes thirty times as long, for a tenth."""
+BLOCK_BYTES: Final = 4096
+LARGEST_BYTES: Final = 4096 * GIB
+"""To what a file system that grows can do so while it is mounted, without being laid out anew."""
 JOURNAL_MIB: Final = 64
 """Of a file system that is small when it is made, and grows: its journal stays as it was made, and is that of a large one."""
 NEW_FEATURES: Final = ("^metadata_csum_seed", "^orphan_file")
@@ -95,14 +98,15 @@ def filesystem_argv(
         inode_bytes: one file is expected for so many bytes.
 
     """
+    growth = f",resize={LARGEST_BYTES // BLOCK_BYTES}" if journal else ""
     features = [*([] if journal else ["^has_journal"]), *NEW_FEATURES]
     return [
         "mke2fs",
         "-q",
         "-t", "ext4",
         "-O", ",".join(features),
-        "-E", f"hash_seed={uuid},lazy_itable_init=0,lazy_journal_init=0,root_owner=0:0",
-        "-b", "4096",
+        "-E", f"hash_seed={uuid},lazy_itable_init=0,lazy_journal_init=0,root_owner=0:0{growth}",
+        "-b", str(BLOCK_BYTES),
         "-i", str(inode_bytes),
         "-m", "0",
         *(["-J", f"size={JOURNAL_MIB}"] if journal else []),

@@ -235,6 +235,8 @@ def targets() -> None:
 
 def main() -> None:
     """Run one verb; an error is a sentence, not a traceback."""
+    # The tools of file systems are where not every root looks.
+    os.environ["PATH"] = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
     try:
         app()
     except WindlassError as exc:
