@@ -135,6 +135,19 @@ def test_a_good_release_takes_over(box: Box) -> None:
     assert "keys" == (box.releases / "state.db.saved").read_text()
 
 
+@pytest.mark.parametrize(("current", "switching", "asked"), [(OLD, f"{NEW} {OLD} -", OLD), ("", f"{NEW} - -", NEW), ("", "", "")])
+def test_the_first_release_is_asked_while_it_takes_over(box: Box, current: str, switching: str, asked: str) -> None:
+    """The owner's key is made by it, before its gateway may start, and nothing is current until both serve."""
+    if not current:
+        (box.releases / "current").unlink()
+    if switching:
+        (box.releases / "switching").write_text(f"{switching}\n")
+    shell = ["bash", "-c", f". {RELEASE.with_name('place')} && asked_release"]
+    environ = {**os.environ, "WINDLASS_HOME": str(box.folder / "home")}
+
+    assert asked == subprocess.run(shell, env=environ, capture_output=True, text=True, check=True).stdout
+
+
 def test_a_gateway_that_drains_is_not_waited_for(box: Box) -> None:
     """A long stream keeps the old gateway, and the switch ends all the same."""
     box.make("long-stream")
