@@ -259,6 +259,17 @@ def test_each_slot_has_its_release(box: Box) -> None:
     assert is_whole(box, NEW)
 
 
+def test_a_slot_that_is_written_anew_with_the_same_system_begins_with_its_release(box: Box) -> None:
+    """What is forgotten of a slot before it is written is enough for that."""
+    start_slot(box, "B", "6.0")
+    assert 0 == box.run("switch", NEW).returncode
+    for name in ("current.B", "shipped.B"):
+        (box.releases / name).unlink()
+    start_slot(box, "B", "6.0")
+
+    assert "6.0" == box.link("current")
+
+
 @pytest.mark.parametrize("fault", ["", "crashing"])
 @pytest.mark.parametrize(("again", "first"), [("reboot", 1), ("switch", 2)])
 @pytest.mark.timeout(600)

@@ -16,12 +16,14 @@ def box(tmp_path: Path) -> Box:
 def test_a_good_update_is_confirmed_by_its_own_answer(box: Box) -> None:
     """Installed beside what runs, on trial after the restart, and there to stay when it has answered."""
     (box.home / "releases/current.B").symlink_to("old")
+    (box.home / "releases/shipped.B").write_text("what the slot has brought, which is the same again\n")
 
     installed = box.run("update", box.bundle("2"))
 
     assert 0 == installed.returncode, installed.stderr
     assert "1" == (box.state / "next").read_text().strip()
     assert not (box.home / "releases/current.B").is_symlink()
+    assert not (box.home / "releases/shipped.B").exists()
     box.restart(version="2")
     assert 0 == box.run("slot", "trial").returncode
     judged = box.run("confirm", "boot")
