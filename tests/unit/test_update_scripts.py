@@ -185,3 +185,26 @@ def test_a_slot_that_the_firmware_gave_up_is_bad(box: Box) -> None:
 
     assert "bad" == box.run("rauc-nvbootctrl", "get-state", "B").stdout.strip()
     assert "good" == box.run("rauc-nvbootctrl", "get-state", "A").stdout.strip()
+
+
+def test_a_link_on_a_stick_leads_nowhere(box: Box) -> None:
+    """The word that is left there is a file of its own, whatever the stick has under that name."""
+    victim, name = box.folder / "victim", f"windlass-update-{Path('/etc/hostname').read_text().strip()}.txt"
+    victim.write_text("a file of the box")
+    stick, left = box.state / "stick", box.state / "left"
+    stick.mkdir()
+    (stick / "windlass-2.raucb").touch()
+    (stick / name).symlink_to(victim)
+    for tool, script in {
+        "mount": f'case $* in *remount*) ;; *) cp -a {stick}/. "${{*: -1}}" ;; esac',
+        "umount": f'cp -a "${{*: -1}}" {left} && find "${{*: -1}}" -mindepth 1 -delete',
+    }.items():
+        (box.folder / "bin" / tool).write_text(f"#!/bin/bash\n{script}\n")
+        (box.folder / "bin" / tool).chmod(0o755)
+    (box.state / "unsigned").touch()
+    done = box.run("update", "--usb", "/dev/stick")
+
+    assert 0 == done.returncode, done.stderr
+    assert "a file of the box" == victim.read_text()
+    assert not (left / name).is_symlink()
+    assert "is refused" in (left / name).read_text()
