@@ -179,6 +179,17 @@ def test_a_bad_release_leaves_the_old_one(box: Box, fault: str, code: int, verdi
     assert not (box.releases / "switching").exists()
 
 
+def test_a_bad_release_leaves_the_old_one_where_nothing_can_be_written_down(box: Box) -> None:
+    """A full disk may be what it ended by."""
+    (box.releases / NEW / "verdict.new").mkdir()
+    box.make(f"crashing-{NEW}")
+    done = box.run("switch", NEW)
+
+    assert 3 == done.returncode, done.stderr
+    assert is_whole(box, OLD)
+    assert not (box.releases / "switching").exists()
+
+
 def test_what_was_bad_is_not_started_again_by_itself(box: Box) -> None:
     """It is refused until somebody says otherwise."""
     box.make(f"crashing-{NEW}")

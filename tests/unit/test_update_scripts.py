@@ -56,6 +56,22 @@ def test_one_that_never_answers_sends_the_box_back_and_is_remembered(box: Box) -
     assert 0 == box.run("update", "--again", box.bundle("2")).returncode
 
 
+def test_a_full_disk_keeps_no_system_that_does_not_answer(box: Box) -> None:
+    """Why it is left cannot be written down, and it is left all the same."""
+    box.run("update", box.bundle("2"))
+    box.restart(version="2")
+    (box.state / "well").unlink()
+    box.set_patience(0)
+    (box.home / "update/pending.new").mkdir()
+    before = (box.home / "update/pending").read_text()
+
+    judged = box.run("confirm", "boot")
+
+    assert 0 == judged.returncode, judged.stderr
+    assert "0" == (box.state / "next").read_text().strip()
+    assert before == (box.home / "update/pending").read_text()
+
+
 def test_one_that_dies_without_a_word_is_told_so(box: Box) -> None:
     """A panic or the watchdog leaves no reason, and the firmware brings the old system back."""
     box.run("update", box.bundle("2"))
