@@ -1,5 +1,6 @@
 """A switch between releases, whatever becomes of it: the real scripts, and stand-ins for systemd, the engine and the network."""
 
+import fcntl
 import itertools
 import os
 import shutil
@@ -214,6 +215,28 @@ def test_going_back_while_the_old_gateway_drains(box: Box) -> None:
 
     assert 3 == done.returncode, done.stderr
     assert {f"controller@{OLD}", f"gateway@{OLD}", f"gateway@{OLD}:2", f"gateway@{NEW}"} == box.units()
+
+
+def test_a_start_beside_a_switch_waits_for_it(box: Box) -> None:
+    """It would take the trial away, and call the switch cut."""
+    state = f"{NEW} {OLD} -\n"
+    (box.releases / "switching").write_text(state)
+    with (box.folder / "run-box" / "switch.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        refused = box.run("boot")
+
+    assert 4 == refused.returncode
+    assert state == (box.releases / "switching").read_text()
+
+
+def test_what_drains_goes_on_draining_when_the_service_is_started_again(box: Box) -> None:
+    """A gateway that is relieved and is not known for it any more would be started again when it ends."""
+    box.make("long-stream")
+    box.run("switch", NEW)
+    assert 0 == box.run("boot").returncode
+
+    assert (box.folder / "run-box" / "draining" / f"gateway-{OLD}").exists()
+    assert {f"controller@{NEW}", f"gateway@{NEW}", f"gateway@{OLD}"} == box.units()
 
 
 def test_a_missing_image_is_found_first(box: Box) -> None:
