@@ -128,6 +128,20 @@ def test_what_lies_on_the_boot_partition_is_taken(machine: Machine) -> None:
     assert '[gateway]\nlisten = "0.0.0.0:80"\n' == machine.read("windlass/appliance.toml")
 
 
+def test_what_cannot_be_read_there_stops_nothing_else(machine: Machine) -> None:
+    """A machine without a name and a host key could not be reached to put it right."""
+    (machine.esp / "authorized_keys").write_text("ssh-ed25519 AAAA ann\n")
+    machine.started()
+    (machine.esp / "authorized_keys").unlink()
+    (machine.esp / "authorized_keys").mkdir()
+    (machine.esp / "hostname").write_text("box\n")
+
+    assert "authorized_keys on the ESP could not be taken" in machine.start().stdout
+    assert "ssh-ed25519 AAAA ann\n" == machine.read("authorized_keys")
+    assert "box\n" == machine.read("hostname")
+    assert fingerprint(machine)
+
+
 def test_without_anything_there_it_can_be_used_all_the_same(machine: Machine) -> None:
     """It listens to the network, and nobody may log in."""
     machine.started()
