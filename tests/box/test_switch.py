@@ -239,6 +239,23 @@ def test_what_drains_goes_on_draining_when_the_service_is_started_again(box: Box
     assert {f"controller@{NEW}", f"gateway@{NEW}", f"gateway@{OLD}"} == box.units()
 
 
+def test_a_rollback_that_cannot_begin_is_none(box: Box) -> None:
+    """Systemd has no status of a service that it has not started."""
+    assert 0 == box.run("switch", NEW).returncode
+    box.make(f"no-switch-{OLD}")
+
+    assert 1 == box.run("rollback").returncode
+
+
+def test_what_a_host_is_is_known_before_the_controller_ends(box: Box) -> None:
+    """To find it out takes a container, and callers wait while no controller is there: also without a trial, after a start."""
+    (box.releases / NEW / "verdict").write_text("good\n")
+    box.make(f"no-controller-{NEW}")
+    box.run("switch", NEW)
+
+    assert (box.folder / "run-box" / "host" / f"{NEW}.yaml").exists()
+
+
 def test_a_missing_image_is_found_first(box: Box) -> None:
     """A release that is not whole changes nothing."""
     (box.world / "missing").write_text(f"c:{NEW}\n")
