@@ -281,6 +281,20 @@ def test_what_is_neither_current_nor_previous_is_removed(box: Box) -> None:
     assert {"3.0", NEW} == {path.parent.name for path in box.releases.glob("*/release.env") if not path.parent.is_symlink()}
 
 
+def test_a_release_stays_while_its_gateway_drains(box: Box) -> None:
+    """Its image could not be removed yet, and nobody would know of it later."""
+    box.make("long-stream")
+    box.run("switch", NEW)
+    shutil.copytree(box.releases / NEW, box.releases / "3.0")
+    assert 0 == box.run("switch", "3.0").returncode
+    while_it_drains = (box.releases / OLD).exists()
+    (box.world / "units" / f"windlass-gateway@{OLD}.service").unlink()
+    box.run("prune")
+
+    assert while_it_drains
+    assert not (box.releases / OLD).exists()
+
+
 def start_slot(box: Box, slot: str, version: str) -> None:
     """Start the system in a slot, which has brought a release along."""
     facts, release = box.folder / "facts", box.folder / "shipped" / "release"
