@@ -56,6 +56,25 @@ def test_one_that_never_answers_sends_the_box_back_and_is_remembered(box: Box) -
     assert 0 == box.run("update", "--again", box.bundle("2")).returncode
 
 
+def test_a_judgement_that_is_told_again_ends_no_update_of_the_same_start(box: Box) -> None:
+    """Installed and not started yet, an update waits for the next start; that one settles it."""
+    boot_id = box.folder / "facts/proc/sys/kernel/random/boot_id"
+    boot_id.parent.mkdir(parents=True)
+    boot_id.write_text("first\n")
+    box.run("update", "--no-reboot", box.bundle("2"))
+    again = box.run("confirm", "boot")
+    left_alone = (box.home / "update/pending").exists()
+    good = box.run("rauc-nvbootctrl", "get-state", "B").stdout.strip()
+    boot_id.write_text("second\n")
+    box.restart(version="2")
+    judged = box.run("confirm", "boot")
+
+    assert 0 == again.returncode, again.stderr
+    assert (True, "good") == (left_alone, good)
+    assert 0 == judged.returncode, judged.stderr
+    assert "confirmed" == box.last()["result"]
+
+
 def test_a_full_disk_keeps_no_system_that_does_not_answer(box: Box) -> None:
     """Why it is left cannot be written down, and it is left all the same."""
     box.run("update", box.bundle("2"))
