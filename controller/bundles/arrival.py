@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -68,7 +68,7 @@ class Arrival:
             for name in (ENGINES, MODELS):
                 (self.home / name).mkdir(parents=True, exist_ok=True)
             with claimed(self.home / MODELS, "import"):
-                return tuple(self._taken(root, verdict) for root, verdict in self._judged(roots))
+                return tuple(self._take_all(self._judged(roots)))
         except OSError as exc:
             raise BundleError(f"{exc.filename or self.home}: {exc.strerror}; mend that and run it again: it goes on") from exc
 
@@ -110,6 +110,16 @@ class Arrival:
         """Return where a folder is copied to: of its own for each content, so that no two are ever mixed."""
         kind, _, name = verdict.at.partition("/")
         return self.home / kind / f"{ARRIVING}{name}-{verdict.item.digest[:12]}"
+
+    def _take_all(self, judged: Iterable[tuple[Path, Verdict]]) -> Iterator[Outcome]:
+        """Take one folder after the other; what one bundle has damaged, another one that has it as well may have whole."""
+        failed: dict[str, State] = {}
+        for root, verdict in judged:
+            wanted = failed.pop(verdict.at, verdict.state)
+            outcome = self._taken(root, verdict if wanted is verdict.state else replace(verdict, state=wanted, reason=""))
+            if outcome.state is State.FAILED:
+                failed[verdict.at] = wanted
+            yield outcome
 
     def _taken(self, root: Path, verdict: Verdict) -> Outcome:
         outcome = self._settle(root, verdict)

@@ -95,6 +95,17 @@ def test_two_bundles_with_one_name(home: Path, root: Path, other: Path, tmp_path
     assert [State.COPIED, State.COPIED, State.THERE] == taken
 
 
+@pytest.mark.parametrize("move", [False, True])
+def test_what_one_bundle_has_damaged_another_one_gives(home: Path, root: Path, other: Path, tmp_path: Path, move: bool) -> None:
+    """A folder that is in two bundles arrives if it is whole in one of them, and no whole one is thrown away."""
+    pack(home, root, "two")
+    pack(home, tmp_path / "again", "two")
+    (root / "models" / "two" / "weights.gguf").write_bytes(b"own" * 100)
+
+    assert [State.FAILED, State.COPIED] == [one.state for one in take(other, root, tmp_path / "again", move=move)]
+    assert {"two/weights.gguf": b"two" * 100} == contents(other / "models")
+
+
 def test_too_little_disk_is_refused(home: Path, root: Path, other: Path) -> None:
     """Both ways with what is wanted and what is there; what was copied before counts as there."""
     huge = home / "models" / "huge" / "weights.gguf"
