@@ -99,6 +99,13 @@ def read_whole(file: FileIO, size_bytes: int) -> bytes:
     return data
 
 
+def write_whole(file: FileIO, data: bytes) -> None:
+    """Write all of it: one write may take less, as on a disk that is about to be full."""
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
+
+
 class _Writer:
     """Writes, and has the disk keep up."""
 
@@ -107,10 +114,8 @@ class _Writer:
         self._unsynced_bytes = 0
 
     def write(self, chunk: bytes) -> None:
-        """Write all of it: one write may take less."""
-        view = memoryview(chunk)
-        while view:
-            view = view[self._target.write(view) :]
+        """Write all of it."""
+        write_whole(self._target, chunk)
         self._unsynced_bytes += len(chunk)
         if self._unsynced_bytes >= FLUSH_BYTES:
             self.flush()

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from controller.bundles.beneath import open_beneath
+from controller.bundles.copying import read_whole, write_whole
 from controller.bundles.layout import MOST_PARTS, clash, name_problem, part_names
 from controller.errors import BundleError, BundleRefusedError
 from controller.store.digests import sync
@@ -151,7 +152,7 @@ def read_bundle(root: Path) -> Bundle | None:
     """
     try:
         with open_beneath(root, FILE_NAME) as file:
-            raw = file.read(MAX_BYTES + 1)
+            raw = read_whole(file, MAX_BYTES + 1)
     except FileNotFoundError:
         return None
     except OSError as exc:
@@ -203,7 +204,7 @@ def write_bundle(root: Path, bundle: Bundle) -> None:
     """
     text = bundle.model_dump_json(indent=1).encode() + b"\n"
     with open_beneath(root, _NEW, os.O_RDWR | os.O_CREAT | os.O_TRUNC) as file:
-        file.write(text)
+        write_whole(file, text)
         os.fsync(file.fileno())
     (root / _NEW).replace(root / FILE_NAME)
     sync(root)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -184,6 +185,22 @@ def test_a_source_that_changes_is_not_packed(home: Path, root: Path) -> None:
     with pytest.raises(BundleError, match=r"weights\.gguf was changed while it was packed"):
         pack(home, root, "two", progress=Meddler())
     assert read_bundle(root) is None
+
+
+def test_a_full_stick_keeps_its_manifest(home: Path, root: Path) -> None:
+    """A disk that takes only the beginning of a new manifest keeps the old one, and nobody is told that all went well."""
+    pack(home, root, "two")
+    before = (root / FILE_NAME).read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    put(home / "models" / "tiny", {"weights.gguf": b"tiny"})
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 10, limits[1]))
+        with pytest.raises(BundleError, match="mend that and run it again"):
+            pack(home, root, "tiny")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    assert before == (root / FILE_NAME).read_bytes()
 
 
 def test_one_at_a_time(home: Path, root: Path, other: Path) -> None:
