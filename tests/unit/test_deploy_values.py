@@ -101,11 +101,12 @@ def test_boxes_are_taken_in_their_order() -> None:
     text = "# the hall\nbox3   # by the door\n\nuser@10.0.0.7\nbox\n"
 
     assert ("box", "box2", "box3", "user@10.0.0.7") == inventory.read_hosts("box, box2,", text)
+    assert ("me@[fe80::1%eth0]",) == inventory.read_hosts("me@[fe80::1%eth0]")
 
 
-@pytest.mark.parametrize("hosts", ["", " , ", "-oProxyCommand=x", "box;reboot", "a b", "$(id)", "box/../x"])
+@pytest.mark.parametrize("hosts", ["", " , ", "-oProxyCommand=x", "box;reboot", "a b", "$(id)", "box/../x", "box:22", "fe80::1"])
 def test_what_is_no_box_is_refused(hosts: str) -> None:
-    """Nothing named, or something that a shell or ssh would take for more than a name."""
+    """Nothing named, or something that a shell, ssh or rsync would take for more than a name."""
     with pytest.raises(UnusableError):
         inventory.read_hosts(hosts)
 

@@ -1,8 +1,12 @@
 """Which boxes are meant. Pure."""
 
+import re
 from collections.abc import Sequence
+from typing import Final
 
 from controller.ops.deploy.errors import UnusableError
+
+_BRACKETS: Final = re.compile(r"\[[^][]*\]$")
 
 
 def read_hosts(hosts: str, inventory: str | None = None) -> tuple[str, ...]:
@@ -30,6 +34,8 @@ def read_hosts(hosts: str, inventory: str | None = None) -> tuple[str, ...]:
 
 
 def _is_name(name: str) -> bool:
+    if ":" in _BRACKETS.sub("", name):  # there it is for rsync where the path begins
+        return False
     return not name.startswith("-") and name.isprintable() and not any(character in name for character in " /'\"\\;&|<>$`")
 
 
