@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
+from rich.markup import escape
+
 from controller.ops.deploy.errors import DeployError
 from controller.ops.deploy.inventory import say_done
 from controller.ops.deploy.link import Link
@@ -18,7 +20,7 @@ def each(names: Sequence[str], act: Callable[[Link], None], *, link: Callable[[s
     """
     for place, name in enumerate(names):
         if len(names) > 1:
-            console.print(f"[bold]{name}[/] [dim]({place + 1} of {len(names)})[/]", markup=True)
+            console.print(f"[bold]{escape(name)}[/] [dim]({place + 1} of {len(names)})[/]", markup=True)
         try:
             with link(name) as connected:
                 act(connected)

@@ -29,9 +29,10 @@ RSYNC_LOST: Final = frozenset({10, 12, 20, 30, 35, 255})
 """No socket, a broken stream, a signal, a silence, a connection that is never made, and what ssh says itself."""
 RSYNC_WRITE: Final = 11
 _SENT: Final = re.compile(r"Total bytes sent: ([\d,.]+)")
+# Where ssh says two of these, the first one is meant: a changed key has failed its verification, too.
 _HINTS: Final = {
+    "REMOTE HOST IDENTIFICATION HAS CHANGED": "if it was set up anew, `ssh-keygen -R {host}` forgets the old key; if not, beware",
     "Host key verification failed": "connect once by hand with `ssh {name}` and compare its key",
-    "REMOTE HOST IDENTIFICATION HAS CHANGED": "if it was set up anew, `ssh-keygen -R {name}` forgets the old key",
     "Permission denied": "give it your key with `ssh-copy-id {name}`, or start an agent that has it",
     "Could not resolve": "look at its name, or name its address",
     "timed out": "is it on, and on this network?",
@@ -277,6 +278,7 @@ def _pass_on(source: int) -> str:
 
 
 def _explain(words: str, name: str) -> str:
-    hint = next((hint.format(name=name) for said, hint in _HINTS.items() if said in words), "")
+    host = name.rpartition("@")[2].strip("[]")
+    hint = next((hint.format(name=name, host=host) for said, hint in _HINTS.items() if said in words), "")
     last = words.rpartition("\n")[2] or "ssh did not say why"
     return f"{last} — {hint}" if hint else last

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from rich.markup import escape
+
 from controller.ops.deploy import commands, engine_settings, fit
 from controller.ops.deploy.errors import DeployError, UnfitError
 from controller.ops.deploy.host import Host
@@ -55,7 +57,7 @@ def provision(link: Link, package: Path, *, folder: Path, break_lock: bool) -> N
         _configure(link, folder)
         link.must("tidying up", commands.tidy())
     if not link.rehearses:
-        console.print(f"  [green]done[/]  {name} has what a box needs", markup=True)
+        console.print(f"  [green]done[/]  {escape(name)} has what a box needs", markup=True)
 
 
 def show_key(link: Link) -> None:

@@ -1,5 +1,5 @@
 """
-One box from what it runs to what it should run: look, lock, look again, copy, switch, watch, tidy.
+One box from what it runs to what it should run: look, lock, copy, look again, switch, watch, tidy.
 
 Every step may be cut and done again: layers are known by their content, the box switches by itself once it was told to, and what
 it says of itself afterwards is what counts.
@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path, PurePath
 from time import monotonic
 from typing import Final
+
+from rich.markup import escape
 
 from controller.ops.deploy import commands, fit, outcome, rehearsal, stock
 from controller.ops.deploy.cargo import Wish
@@ -63,7 +65,7 @@ class Boat:
             except UnreachableBoxError as exc:
                 if not tries_left:
                     raise
-                console.print(f"  [yellow]lost[/]  {exc}; connecting again", markup=True)
+                console.print(f"  [yellow]lost[/]  {escape(str(exc))}; connecting again", markup=True)
                 self._link.reopen(within_s=BACK_WITHIN_S)
             else:
                 return
@@ -91,7 +93,8 @@ class Boat:
         if host.switching not in {"", release.version}:
             raise LockedError(f"{name} is switching to {host.switching} at this moment; run this again when it has ended")
         runs = outcome.running(host.status)
-        console.print(f"  [green]fits[/]  {name}: {host.system}, Docker {host.engine}, runs {runs or 'no release'}", markup=True)
+        words = f"{name}: {host.system}, Docker {host.engine}, runs {runs or 'no release'}"
+        console.print(f"  [green]fits[/]  {escape(words)}", markup=True)
         return host
 
     def _send(self, host: Host, check: Callable[[], None]) -> None:
@@ -167,7 +170,7 @@ class Follower:
             return
         if failed := outcome.failure(look(self._link).status, name=name, version=version, code=code):
             raise failed
-        console.print(f"  [green]done[/]  {name} runs {version}", markup=True)
+        console.print(f"  [green]done[/]  {escape(name)} runs {version}", markup=True)
 
     def _hear(self, line: str) -> None:
         self._seen_lines += 1

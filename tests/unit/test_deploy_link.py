@@ -1,0 +1,65 @@
+"""What is said of boxes that cannot be reached, or that have strange names: with a program of the test's in the place of ssh."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from controller.ops.deploy import fleet
+from controller.ops.deploy.errors import UnreachableBoxError
+from controller.ops.deploy.link import Link
+from controller.ops.deploy.steps import Follower
+from controller.ops.steps import console
+
+CHANGED = """\
+@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @
+Host key for 10.0.0.7 has changed and you have requested strict checking.
+Host key verification failed."""
+UNKNOWN = "No ED25519 host key is known for 10.0.0.7 and you have requested strict checking.\nHost key verification failed."
+
+Ssh = Callable[[str], dict[str, str]]
+
+
+@pytest.fixture
+def ssh(tmp_path: Path) -> Ssh:
+    """Return what makes a program of a script, and an environment in which it is ssh."""
+
+    def make(script: str) -> dict[str, str]:
+        program = tmp_path / "ssh"
+        program.write_text(f"#!/bin/bash\n{script}\n")
+        program.chmod(0o755)
+        return {"WINDLASS_SSH": str(program)}
+
+    return make
+
+
+def say(words: str) -> str:
+    """Return a script that says this and fails as ssh does."""
+    return f"cat >&2 <<'END'\n{words}\nEND\nexit 255"
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (CHANGED, "if it was set up anew, `ssh-keygen -R 10.0.0.7` forgets the old key; if not, beware"),
+        (UNKNOWN, "connect once by hand with `ssh me@10.0.0.7` and compare its key"),
+        ("ssh: connect to host 10.0.0.7 port 22: Connection refused", "no ssh server listens there"),
+    ],
+)
+def test_what_to_do_follows_from_what_ssh_says(ssh: Ssh, words: str, hint: str) -> None:
+    """A changed key and an unknown one are told apart, though ssh ends both with the same words."""
+    with pytest.raises(UnreachableBoxError) as caught, Link("me@10.0.0.7", environ=ssh(say(words))):
+        pass
+
+    assert words.splitlines()[-1] in str(caught.value)
+    assert hint in str(caught.value)
+
+
+def test_brackets_are_no_colours(ssh: Ssh) -> None:
+    """A name with brackets is shown as it is, and so is what a box says."""
+    told = 'machine\tx86_64\nuid\t0\nstatus\t{"current": "v1", "releases": []}'
+    names = ["me@[fe80::1%eth0]", "[/bold]"]
+    with console.capture() as shown:
+        fleet.each(names, lambda link: Follower(link).follow("v1"), link=lambda name: Link(name, environ=ssh(f"printf '{told}'")))
+
+    assert all(f"{name} runs v1" in shown.get() for name in names)
