@@ -8,7 +8,7 @@ import pytest
 from controller.ops.deploy import fleet
 from controller.ops.deploy.errors import UnreachableBoxError
 from controller.ops.deploy.link import Link
-from controller.ops.deploy.steps import Follower
+from controller.ops.deploy.steps import Follower, Return
 from controller.ops.steps import console
 
 CHANGED = """\
@@ -53,6 +53,35 @@ def test_what_to_do_follows_from_what_ssh_says(ssh: Ssh, words: str, hint: str) 
 
     assert words.splitlines()[-1] in str(caught.value)
     assert hint in str(caught.value)
+
+
+BOX = r"""
+cd "$(dirname "$0")"
+for command; do :; done
+echo "$command" >>log
+case $command in
+    *"-- /var/lib/windlass") cat probe ;;
+    *"-- windlass-switch@"*)
+        cat >/dev/null
+        printf 'machine\tx86_64\nuid\t0\nstatus\t{"current": "v1", "previous": "v2", "releases": []}' >probe
+        if [ ! -e cut ]; then touch cut; exit 255; fi ;;
+    *"bash -s"*) echo taken; cat >/dev/null ;;
+esac
+"""
+"""A box that runs v2 after v1; the connection is cut once, while it switches."""
+
+
+def test_a_cut_way_back_is_gone_once(ssh: Ssh, tmp_path: Path) -> None:
+    """A connection that is lost while a box goes back is taken up again; it goes back one release, and breaks one lock."""
+    (tmp_path / "probe").write_text('machine\tx86_64\nuid\t0\nstatus\t{"current": "v2", "previous": "v1", "releases": []}')
+    with console.capture() as shown, Link("box", environ=ssh(BOX)) as link:
+        Return(link, break_lock=True).go_back()
+    log = (tmp_path / "log").read_text().splitlines()
+
+    assert ["systemctl start --no-block windlass-switch@v1.service"] == [line for line in log if "start" in line]
+    assert ["break", "no"] == [line.rpartition(" ")[2] for line in log if "@" in line and " 30 " in line]
+    assert "box goes back from v2 to v1" in shown.get()
+    assert "box runs v1" in shown.get()
 
 
 def test_brackets_are_no_colours(ssh: Ssh) -> None:

@@ -15,15 +15,14 @@ import typer
 
 from controller.errors import ConfigError, WindlassError
 from controller.ops import box_deb, recipes, release
-from controller.ops.deploy import commands, fleet, outcome, stock
+from controller.ops.deploy import fleet, stock
 from controller.ops.deploy import provision as provisioning
 from controller.ops.deploy.cargo import Wish, compose_release
 from controller.ops.deploy.errors import DeployError, UnusableError
 from controller.ops.deploy.inventory import read_hosts
 from controller.ops.deploy.link import Link
-from controller.ops.deploy.lock import holding
 from controller.ops.deploy.rehearsal import Rehearsal
-from controller.ops.deploy.steps import Boat, Follower, look
+from controller.ops.deploy.steps import Boat, Return
 from controller.ops.images import Builder, find_target
 from controller.ops.release import PROJECT
 from controller.ops.steps import console
@@ -62,18 +61,7 @@ def deploy(
 @app.command()
 def rollback(host: Hosts = "", inventory: Inventory = None, *, dry_run: DryRun = False, break_lock: BreakLock = False) -> None:
     """Take boxes back to the release that each of them ran before."""
-
-    def back(link: Link) -> None:
-        status = look(link).status
-        version = outcome.previous(status)
-        if not version:
-            raise DeployError(f"{link.route.name} has no release to go back to; it runs {outcome.running(status) or 'none'}")
-        console.print(f"  {link.route.name} goes back from {outcome.running(status)} to {version}", markup=False)
-        with holding(link, version, break_lock=break_lock):
-            link.must("beginning to switch", commands.switch(version))
-            Follower(link).follow(version)
-
-    fleet.each(_names(host, inventory), back, link=_link(dry_run=dry_run))
+    fleet.each(_names(host, inventory), lambda link: Return(link, break_lock=break_lock).go_back(), link=_link(dry_run=dry_run))
 
 
 @app.command()

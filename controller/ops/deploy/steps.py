@@ -48,6 +48,7 @@ class Boat:
         """Keep both; nothing happens yet."""
         self._link = link
         self._wish = wish
+        self._breaks_lock = wish.break_lock
         self._begun = False
         self._follower = Follower(link)
 
@@ -59,21 +60,13 @@ class Boat:
             DeployError: of the kind that says what to do.
 
         """
-        for tries_left in reversed(range(TRIES)):
-            try:
-                self._deploy_once()
-            except UnreachableBoxError as exc:
-                if not tries_left:
-                    raise
-                console.print(f"  [yellow]lost[/]  {escape(str(exc))}; connecting again", markup=True)
-                self._link.reopen(within_s=BACK_WITHIN_S)
-            else:
-                return
+        _through_cuts(self._link, self._deploy_once)
 
     def _deploy_once(self) -> None:
         version = self._wish.release.version
         host = self._look()
-        with holding(self._link, version, break_lock=self._wish.break_lock) as check:
+        with holding(self._link, version, break_lock=self._breaks_lock) as check:
+            self._breaks_lock = False  # who has taken it from us meanwhile keeps it
             if host.switching != version and not self._begun:
                 self._send(host, check)
                 self._link.must("staging the release", commands.stage(version))
@@ -144,6 +137,71 @@ class Boat:
             f"{format_bytes(sent_bytes)} for {format_bytes(whole_bytes)} [dim]({format_seconds(monotonic() - began_s)})[/]",
             markup=True,
         )
+
+
+class Return:
+    """Takes one box back to the release that it ran before; begun anew as often as its connection is lost."""
+
+    def __init__(self, link: Link, *, break_lock: bool) -> None:
+        """Keep the connection; nothing happens yet."""
+        self._link = link
+        self._breaks_lock = break_lock
+        self._version = ""
+        self._begun = False
+        self._follower = Follower(link)
+
+    def go_back(self) -> None:
+        """
+        Do all of it.
+
+        Raises:
+            DeployError: of the kind that says what to do.
+
+        """
+        try:
+            _through_cuts(self._link, self._go_back_once)
+        except UnreachableBoxError as exc:
+            if not self._begun:
+                raise
+            # Once it has come to its end, the release before is the one that was left.
+            raise UnreachableBoxError(
+                f"{exc}; the switch to {self._version} goes on there: look with DRY_RUN=1 what runs before you go back again"
+            ) from exc
+
+    def _go_back_once(self) -> None:
+        host, name = look(self._link), self._link.route.name
+        if found := list(fit.access_problems(host)):
+            raise UnfitError([f"{name}: {problem}" for problem in found])
+        if not self._version:
+            self._version = _version_before(host, name)
+        with holding(self._link, self._version, break_lock=self._breaks_lock):
+            self._breaks_lock = False
+            if not self._begun:
+                self._link.must("beginning to switch", commands.switch(self._version))
+            self._begun = True
+            self._follower.follow(self._version)
+
+
+def _version_before(host: Host, name: str) -> str:
+    before, runs = outcome.previous(host.status), outcome.running(host.status) or "none"
+    if not before:
+        raise DeployError(f"{name} has no release to go back to; it runs {runs}")
+    console.print(f"  {name} goes back from {runs} to {before}", markup=False)
+    return before
+
+
+def _through_cuts(link: Link, act: Callable[[], None]) -> None:
+    """Connect and *act* again, as often as the connection is lost and comes back."""
+    for tries_left in reversed(range(TRIES)):
+        try:
+            act()
+        except UnreachableBoxError as exc:
+            if not tries_left:
+                raise
+            console.print(f"  [yellow]lost[/]  {escape(str(exc))}; connecting again", markup=True)
+            link.reopen(within_s=BACK_WITHIN_S)
+        else:
+            return
 
 
 class Follower:
