@@ -84,6 +84,14 @@ def test_a_cut_way_back_is_gone_once(ssh: Ssh, tmp_path: Path) -> None:
     assert "box runs v1" in shown.get()
 
 
+def test_a_connection_that_ends_at_once_is_lost(ssh: Ssh) -> None:
+    """It is no error of its own kind that nobody has read the script; how early it ends is chance, so it ends often."""
+    with Link("box", environ=ssh('for command; do :; done; [ "$command" = true ] || exit 255')) as link:
+        for _ in range(30):
+            with pytest.raises(UnreachableBoxError, match="the connection to box was lost"):
+                Follower(link).follow("v1")
+
+
 def test_brackets_are_no_colours(ssh: Ssh) -> None:
     """A name with brackets is shown as it is, and so is what a box says."""
     told = 'machine\tx86_64\nuid\t0\nstatus\t{"current": "v1", "releases": []}'

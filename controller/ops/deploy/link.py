@@ -160,7 +160,8 @@ class Link:
         with self._talk(name, *arguments) as process:
             assert process.stdin is not None
             assert process.stdout is not None
-            process.stdin.close()
+            with contextlib.suppress(BrokenPipeError):  # what it has not read is written once more
+                process.stdin.close()
             for line in process.stdout:
                 say(line.rstrip("\n"))
         return self._lost(process.returncode, "")
