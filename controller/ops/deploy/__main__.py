@@ -93,14 +93,16 @@ def main() -> None:
     """Run one verb; an error is a sentence, and its kind is the status."""
     try:
         app()
-    except KeyboardInterrupt:
+    except SystemExit as exc:  # typer makes this of an interruption, too
+        if exc.code != INTERRUPTED:
+            raise
         text = "stopped here; a switch that has begun goes on on the box, and the same command finds it again"
         status = INTERRUPTED
     except DeployError as exc:
         text, status = str(exc), exc.status
     except ConfigError as exc:
         text, status = str(exc), UnusableError.status
-    except WindlassError as exc:
+    except (WindlassError, OSError) as exc:  # of this machine: a program that is not here, a disk that is full
         text, status = str(exc), DeployError.status
     console.print(text, style="red", markup=False)
     sys.exit(status)
@@ -109,7 +111,7 @@ def main() -> None:
 def _names(hosts: str, inventory: Path | None) -> tuple[str, ...]:
     try:
         text = inventory.read_text(encoding="utf-8") if inventory else None
-    except OSError as exc:
+    except (OSError, UnicodeDecodeError) as exc:
         raise UnusableError(f"the inventory cannot be read: {exc}") from exc
     return read_hosts(hosts, text)
 

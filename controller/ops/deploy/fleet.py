@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from rich.markup import escape
 
-from controller.ops.deploy.errors import DeployError
+from controller.errors import WindlassError
 from controller.ops.deploy.inventory import say_done
 from controller.ops.deploy.link import Link
 from controller.ops.steps import console
@@ -15,7 +15,7 @@ def each(names: Sequence[str], act: Callable[[Link], None], *, link: Callable[[s
     Connect to every box and *act* on it.
 
     Raises:
-        DeployError: the first failure, after what was done and what was not touched has been said.
+        WindlassError: the first failure, after what was done and what was not touched has been said.
 
     """
     for place, name in enumerate(names):
@@ -24,7 +24,7 @@ def each(names: Sequence[str], act: Callable[[Link], None], *, link: Callable[[s
         try:
             with link(name) as connected:
                 act(connected)
-        except DeployError:
+        except (WindlassError, OSError, KeyboardInterrupt):
             if len(names) > 1:
                 console.print(say_done(names[:place], name, names[place + 1 :]), style="yellow", markup=False)
             raise

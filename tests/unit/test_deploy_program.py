@@ -1,0 +1,41 @@
+"""What the program of a deploy says and ends with when it is not a box that is at fault."""
+
+import asyncio
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from controller.ops.release import PROJECT
+from tests.waiting import until
+
+ROLLBACK = [sys.executable, "-m", "controller.ops.deploy", "rollback", "--host"]
+
+
+def test_an_interruption_is_told(tmp_path: Path) -> None:
+    """Who stops it is told what goes on, and gets a status of its own."""
+    program, began = tmp_path / "ssh", tmp_path / "began"
+    program.write_text(f"#!/bin/sh\n: >{began}\nexec sleep 60\n")
+    program.chmod(0o755)
+    with subprocess.Popen(
+        [*ROLLBACK, "box"], cwd=PROJECT, env={"WINDLASS_SSH": str(program)}, stdout=subprocess.PIPE, text=True
+    ) as process:
+        asyncio.run(until("it connects", began.exists))
+        process.send_signal(signal.SIGINT)
+        assert process.stdout is not None
+        said = process.stdout.read()
+
+    assert 130 == process.returncode
+    assert "a switch that has begun goes on on the box" in said
+
+
+def test_a_program_that_is_missing_is_told() -> None:
+    """A machine without ssh is told so in words, and which boxes were not touched."""
+    done = subprocess.run(
+        [*ROLLBACK, "box,other"], cwd=PROJECT, env={"WINDLASS_SSH": "/nowhere/ssh"}, capture_output=True, text=True, check=False
+    )
+
+    assert 1 == done.returncode
+    assert "failed: box; untouched: other" in done.stdout
+    assert "/nowhere/ssh" in done.stdout
+    assert "Traceback" not in done.stderr
