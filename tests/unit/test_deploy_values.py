@@ -132,6 +132,7 @@ engine\t28.2.2
 store\t[["driver-type","io.containerd.snapshotter.v1"]]
 engine_free\t500
 engine_disk\t67
+arrived\t{"a" * 64}.tar 4096
 compose\t2.35.1
 image\t{TAG} windlass/controller:local|arm64|{A} {B}
 image\t|arm64|{C}
@@ -149,6 +150,7 @@ def test_a_box_is_read_from_its_probe() -> None:
     assert (False, True) == (host.root, host.sudo)
     assert 7802000 * 1024 == host.memory_bytes
     assert host.whole_images
+    assert {f"{'a' * 64}.tar": 4096} == host.arrived
     assert (1000, 500, False) == (host.data_free_bytes, host.engine_free_bytes, host.one_disk)
     assert [TAG, "windlass/controller:local", ""] == [one.tag for one in host.images]
     assert (A, B) == host.images[1].layers
@@ -219,6 +221,16 @@ def test_layers_need_their_room_twice_on_one_disk() -> None:
     assert [] == list(fit.room_problems(changed(one_disk=False), sent_bytes=GIB // 2))
     assert "of its container engine" in next(fit.room_problems(changed(one_disk=False, engine_free_bytes=0), sent_bytes=1))
     assert [] == list(fit.room_problems(changed(data_free_bytes=0), sent_bytes=0))
+
+
+def test_what_has_come_needs_no_room_again() -> None:
+    """A copy that was cut goes on where the disk holds the rest and what the engine makes of it, and no more."""
+    sent_bytes = 512 * MIB
+    half_way = changed(data_free_bytes=fit.SPARE_BYTES + sent_bytes + MIB)
+
+    assert [] != list(fit.room_problems(half_way, sent_bytes=sent_bytes))
+    assert [] == list(fit.room_problems(half_way, sent_bytes=sent_bytes, arrived_bytes=sent_bytes - MIB))
+    assert [] != list(fit.room_problems(half_way, sent_bytes=sent_bytes, arrived_bytes=sent_bytes - 2 * MIB))
 
 
 def status(now: str, **verdicts: str) -> dict[str, object]:

@@ -71,13 +71,22 @@ def _software(host: Host, name: str) -> Iterator[str]:
         yield f"the package windlass-box is not installed: {provision}"
 
 
-def room_problems(host: Host, *, sent_bytes: int) -> Iterator[str]:
-    """Say where a box has no room for layers, which for a while lie there twice: as they came, and in its engine."""
+def room_problems(host: Host, *, sent_bytes: int, arrived_bytes: int = 0) -> Iterator[str]:
+    """
+    Say where a box has no room for layers, which for a while lie there twice: as they came, and in its engine.
+
+    Args:
+        host: the box.
+        sent_bytes: all layers that it is to get.
+        arrived_bytes: what of them lies there already, as an earlier copy has left it.
+
+    """
     if not sent_bytes:
         return
-    needs = {"for models": (sent_bytes, host.data_free_bytes), "of its container engine": (sent_bytes, host.engine_free_bytes)}
+    missing_bytes = sent_bytes - arrived_bytes
+    needs = {"for models": (missing_bytes, host.data_free_bytes), "of its container engine": (sent_bytes, host.engine_free_bytes)}
     if host.one_disk:
-        needs = {"of the box": (2 * sent_bytes, host.data_free_bytes)}
+        needs = {"of the box": (missing_bytes + sent_bytes, host.data_free_bytes)}
     for which, (wanted, free) in needs.items():
         if free < wanted + SPARE_BYTES:
             yield (

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from controller.ops.deploy.layers import Image
@@ -33,6 +33,7 @@ class Host:
         data_free_bytes: room where releases and models lie.
         engine_free_bytes: room where the engine keeps images.
         one_disk: both are the same room.
+        arrived: the layers that an earlier copy has left there, by their files' names, with what has come of each.
         images: what its engine holds.
         switching: the release that it is switching to at this moment; empty if to none.
         status: what the box says of its releases.
@@ -54,6 +55,7 @@ class Host:
     data_free_bytes: int = 0
     engine_free_bytes: int = 0
     one_disk: bool = True
+    arrived: Mapping[str, int] = field(default_factory=dict)
     images: tuple[Image, ...] = ()
     switching: str = ""
     status: Mapping[str, Any] | None = None
@@ -68,10 +70,14 @@ def read_host(text: str) -> Host:
     """Read the lines of `probe.sh`: a name, a tab, a value."""
     values: dict[str, str] = {}
     images: list[Image] = []
+    arrived: dict[str, int] = {}
     for line in text.splitlines():
         name, _, value = line.partition("\t")
         if name == "image":
             images.extend(_images(value))
+        elif name == "arrived":
+            file, _, size = value.partition(" ")
+            arrived[file] = _number(size)
         else:
             values[name] = value.strip()
     return Host(
@@ -90,6 +96,7 @@ def read_host(text: str) -> Host:
         data_free_bytes=_number(values.get("data_free", "")),
         engine_free_bytes=_number(values.get("engine_free", "")),
         one_disk=values.get("data_disk") == values.get("engine_disk"),
+        arrived=arrived,
         images=tuple(images),
         switching=values.get("switching", "").removeprefix("windlass-switch@").removesuffix(".service"),
         status=_status(values.get("status", "")),

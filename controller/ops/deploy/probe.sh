@@ -34,10 +34,12 @@ disk data "$home"
 
 as_root() { if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo -n "$@"; fi; }
 
-if problem=$(as_root docker version --format '{{.Server.Version}}' 2>&1); then
-    say engine "$problem"
-    say store "$(as_root docker info --format '{{json .DriverStatus}}')"
-    disk engine "$(as_root docker info --format '{{.DockerRootDir}}')"
+as_root find "$home/incoming/deploy/layers" -name '*.tar' -printf 'arrived\t%f %s\n' 2>/dev/null
+# Its warnings are no part of what it answers.
+if engine=$(as_root docker version --format '{{.Server.Version}}' 2>/dev/null); then
+    say engine "$engine"
+    say store "$(as_root docker info --format '{{json .DriverStatus}}' 2>/dev/null)"
+    disk engine "$(as_root docker info --format '{{.DockerRootDir}}' 2>/dev/null)"
     say compose "$(as_root docker compose version --short 2>/dev/null || docker-compose version --short 2>/dev/null)"
     mapfile -t images < <(as_root docker image ls --all --quiet --no-trunc | sort --unique)
     if [ "${#images[@]}" -gt 0 ]; then
@@ -45,7 +47,7 @@ if problem=$(as_root docker version --format '{{.Server.Version}}' 2>&1); then
             --format "image$tab{{join .RepoTags \" \"}}|{{.Architecture}}|{{join .RootFS.Layers \" \"}}" "${images[@]}" 2>/dev/null
     fi
 else
-    say engine_error "$problem"
+    say engine_error "$(as_root docker version --format '{{.Server.Version}}' 2>&1 >/dev/null)"
 fi
 if command -v systemctl >/dev/null; then
     say switching "$(systemctl list-units --plain --no-legend --state=activating,active 'windlass-switch@*' | awk '{print $1; exit}')"

@@ -119,8 +119,10 @@ class Boat:
         pack = rehearsal.pack if self._link.rehearses else stock.pack
         packed = pack(lacking, layers, store)
         paths = [store / layer_file(layer) for layer in layers]
-        whole_bytes = sum(path.stat().st_size for path in paths if path.exists())
-        if found := list(fit.room_problems(host, sent_bytes=whole_bytes)):
+        sizes = {path.name: path.stat().st_size for path in paths if path.exists()}
+        whole_bytes = sum(sizes.values())
+        arrived_bytes = sum(min(size, host.arrived.get(name, 0)) for name, size in sizes.items())
+        if found := list(fit.room_problems(host, sent_bytes=whole_bytes, arrived_bytes=arrived_bytes)):
             raise UnfitError([f"{self._link.route.name}: {problem}" for problem in found])
         images = {MANIFEST: write_manifest(packed), "sums": write_sums(layers)}
         images |= {image.config: (store / image.config).read_text(encoding="utf-8") for image in packed}

@@ -71,9 +71,10 @@ MUTANTS = (
     Mutant(
         "layers need their room once",
         "ops/deploy/fit",
-        "(2 * sent_bytes, host.data_free_bytes)",
-        "(sent_bytes, host.data_free_bytes)",
+        "(missing_bytes + sent_bytes, host.data_free_bytes)",
+        "(missing_bytes, host.data_free_bytes)",
     ),
+    Mutant("what has come needs its room again", "ops/deploy/fit", "sent_bytes - arrived_bytes", "sent_bytes"),
     Mutant("any JetPack will do", "ops/deploy/fit", "jetpack_of(host.l4t) != target.jetpack", "False"),
     Mutant("any processor will do", "ops/deploy/fit", "elif here[tag].architecture != host.architecture:", "elif False:"),
     Mutant("a box's own images do not count", "ops/deploy/fit", "        if tag in there:", "        if False:"),
