@@ -69,3 +69,17 @@ def test_an_engine_that_does_not_answer_is_told(tmp_path: Path, programs: Path, 
     host = read_host(run("probe", str(tmp_path), path=f"{programs}:{os.environ['PATH']}").stdout)
 
     assert ("", "no daemon") == (host.engine, host.engine_error)
+
+
+def test_packages_ask_the_script_nothing(tmp_path: Path, programs: Path, program: Program) -> None:
+    """A package that reads answers gets none: the rest of the script is no answer, and is run."""
+    for name in ("sort", "head", "cat"):
+        (programs / name).symlink_to(f"/usr/bin/{name}")
+    program("apt-cache", "")
+    program("apt-get", f'cat >/dev/null; echo "$1" >>{tmp_path}/log')
+    program("systemctl", f"echo systemctl >>{tmp_path}/log")
+    done = run("packages", path=str(programs))
+
+    assert (0, "") == (done.returncode, done.stderr)
+    assert ["update", "install"] == (tmp_path / "log").read_text().split()[:2]
+    assert "installing rsync socat" in done.stdout

@@ -20,7 +20,7 @@ esac
 
 refreshed=no
 refresh() {
-    if [ "$refreshed" = no ]; then apt-get update --quiet=2 || echo "apt could not refresh all of its lists; going on with what it has"; fi
+    if [ "$refreshed" = no ]; then apt-get update --quiet=2 </dev/null || echo "apt could not refresh all of its lists; going on with what it has"; fi
     refreshed=yes
 }
 
@@ -51,6 +51,8 @@ if [ -e /etc/nv_tegra_release ] && ! have nvidia-container-runtime; then wanted+
 if [ "${#wanted[@]}" -gt 0 ]; then
     refresh
     echo "installing ${wanted[*]}"
-    apt-get install --yes --quiet=2 --no-install-recommends "${wanted[@]}"
+    # What asks is answered by nobody: on the standard input lies the rest of this script. Settings that somebody changed stay.
+    apt-get install --yes --quiet=2 --no-install-recommends --option=Dpkg::Options::=--force-confdef \
+        --option=Dpkg::Options::=--force-confold "${wanted[@]}" </dev/null
 fi
 if [ -d /run/systemd/system ]; then systemctl enable --quiet --now docker.service; fi
