@@ -48,19 +48,32 @@ def pack(images: Sequence[Image], layers: Collection[str], folder: Path) -> tupl
 
     """
     folder.mkdir(parents=True, exist_ok=True)
-    index = folder / "index.json"
-    known: dict[str, list[str]] = json.loads(index.read_text(encoding="utf-8")) if index.exists() else {}
+    index = folder / "configurations.json"
+    known = _read_index(index)
     if not all(_key(image) in known for image in images) or not all((folder / layer_file(layer)).exists() for layer in layers):
         known |= _save(images, layers, folder)
-        index.write_text(json.dumps(known), encoding="utf-8")
-    return tuple(Packed(tag=image.tag, config=known[_key(image)][0], layers=image.layers) for image in images)
+        arriving = index.with_suffix(".arriving")
+        arriving.write_text(json.dumps(known), encoding="utf-8")
+        arriving.rename(index)
+    if lacking := [image.tag for image in images if _key(image) not in known]:
+        raise DeployError(f"docker save: {', '.join(lacking)} is not in what it wrote; run make images, and then this again")
+    return tuple(Packed(tag=image.tag, config=known[_key(image)], layers=image.layers) for image in images)
+
+
+def _read_index(index: Path) -> dict[str, str]:
+    """Return which configuration file is whose; nothing where an earlier run has left none, or half of one."""
+    try:
+        found = json.loads(index.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {str(image): str(config) for image, config in found.items()}
 
 
 def _key(image: Image) -> str:
     return " ".join((image.tag, *image.layers))
 
 
-def _save(images: Sequence[Image], layers: Collection[str], folder: Path) -> dict[str, list[str]]:
+def _save(images: Sequence[Image], layers: Collection[str], folder: Path) -> dict[str, str]:
     archive = folder / "save.tar"
     argv = ["docker", "save", "--output", str(archive), *(image.tag for image in images)]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
@@ -73,16 +86,18 @@ def _save(images: Sequence[Image], layers: Collection[str], folder: Path) -> dic
         archive.unlink(missing_ok=True)
 
 
-def _take_apart(archive: tarfile.TarFile, images: Sequence[Image], layers: Collection[str], folder: Path) -> dict[str, list[str]]:
+def _take_apart(archive: tarfile.TarFile, images: Sequence[Image], layers: Collection[str], folder: Path) -> dict[str, str]:
     by_tag = {image.tag: image for image in images}
-    known = {}
+    known: dict[str, str] = {}
     for entry in json.load(_open(archive, MANIFEST)):
-        image = next(by_tag[tag] for tag in entry["RepoTags"] or () if tag in by_tag)
+        named = [by_tag[tag] for tag in entry["RepoTags"] or () if tag in by_tag]
+        if not named:
+            continue
         config = f"{Path(entry['Config']).stem}.json"
         with (folder / config).open("wb") as written:
             shutil.copyfileobj(_open(archive, entry["Config"]), written)
-        known[_key(image)] = [config]
-        for digest, name in zip(image.layers, entry["Layers"], strict=True):
+        known |= {_key(image): config for image in named}
+        for digest, name in zip(named[0].layers, entry["Layers"], strict=True):
             if digest in layers and not (folder / layer_file(digest)).exists():
                 _write_layer(_open(archive, name), digest, folder / layer_file(digest))
     return known
