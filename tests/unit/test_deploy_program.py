@@ -1,15 +1,18 @@
 """What the program of a deploy says and ends with when it is not a box that is at fault."""
 
 import asyncio
+import fcntl
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+from controller.ops.deploy.__main__ import FOLDER
 from controller.ops.release import PROJECT
 from tests.waiting import until
 
-ROLLBACK = [sys.executable, "-m", "controller.ops.deploy", "rollback", "--host"]
+PROGRAM = [sys.executable, "-m", "controller.ops.deploy"]
+ROLLBACK = [*PROGRAM, "rollback", "--host"]
 
 
 def test_an_interruption_is_told(tmp_path: Path) -> None:
@@ -39,3 +42,16 @@ def test_a_program_that_is_missing_is_told() -> None:
     assert "failed: box; untouched: other" in done.stdout
     assert "/nowhere/ssh" in done.stdout
     assert "Traceback" not in done.stderr
+
+
+def test_two_deploys_of_one_checkout() -> None:
+    """The second one ends before it touches the files that the first one sends."""
+    FOLDER.parent.mkdir(exist_ok=True)
+    with FOLDER.with_suffix(".lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        done = subprocess.run(
+            [*PROGRAM, "deploy", "--host", "box"], cwd=PROJECT, env={}, capture_output=True, text=True, check=False
+        )
+
+    assert 2 == done.returncode
+    assert "another deploy of this checkout is under way" in done.stdout

@@ -4,10 +4,12 @@ Deploy this checkout to boxes, or take them back: `python -m controller.ops.depl
 `make deploy`, `make rollback` and `make provision` call it; what it exits with is told in `errors`.
 """
 
+import contextlib
+import fcntl
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -52,10 +54,12 @@ def deploy(
 ) -> None:
     """Bring this checkout's release to boxes, one after the other."""
     names = _names(host, inventory)
-    wish = _wish(engines.split(), make=not dry_run, break_lock=break_lock)
-    console.print(f"release [bold]{wish.release.version}[/]: {', '.join(wish.release.tags)}", markup=True)
-    fleet.each(names, lambda link: Boat(link, wish).deploy(), link=_link(dry_run=dry_run))
-    shutil.rmtree(FOLDER, ignore_errors=True)  # kept until all of them are done, since what was cut is run again
+    with _alone():
+        wish = _wish(engines.split(), make=not dry_run, break_lock=break_lock)
+        console.print(f"release [bold]{wish.release.version}[/]: {', '.join(wish.release.tags)}", markup=True)
+        fleet.each(names, lambda link: Boat(link, wish).deploy(), link=_link(dry_run=dry_run))
+        if not dry_run:
+            shutil.rmtree(FOLDER, ignore_errors=True)  # kept until all of them are done, since what was cut is run again
 
 
 @app.command()
@@ -75,8 +79,6 @@ def provision(
 ) -> None:
     """Make boxes of stock systems, and bring this checkout's release to them."""
     names = _names(host, inventory)
-    wish = _wish(engines.split(), make=not dry_run, break_lock=break_lock)
-    package = Path("windlass-box.deb") if dry_run else box_deb.build()
 
     def make_box(link: Link) -> None:
         provisioning.provision(link, package, folder=FOLDER / "provision", break_lock=break_lock)
@@ -86,7 +88,10 @@ def provision(
         Boat(link, wish).deploy()
         provisioning.show_key(link)
 
-    fleet.each(names, make_box, link=_link(dry_run=dry_run))
+    with _alone():
+        wish = _wish(engines.split(), make=not dry_run, break_lock=break_lock)
+        package = Path("windlass-box.deb") if dry_run else box_deb.build()
+        fleet.each(names, make_box, link=_link(dry_run=dry_run))
 
 
 def main() -> None:
@@ -114,6 +119,20 @@ def _names(hosts: str, inventory: Path | None) -> tuple[str, ...]:
     except (OSError, UnicodeDecodeError) as exc:
         raise UnusableError(f"the inventory cannot be read: {exc}") from exc
     return read_hosts(hosts, text)
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Have the folder of layers and files for this process: two at once would send each other's, and take them away."""
+    FOLDER.parent.mkdir(parents=True, exist_ok=True)
+    with FOLDER.with_suffix(".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            raise UnusableError(
+                "another deploy of this checkout is under way here: wait for its end, or name all boxes at once, HOST=box,box2"
+            ) from exc
+        yield
 
 
 def _link(*, dry_run: bool) -> Callable[[str], Link]:
