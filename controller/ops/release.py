@@ -68,8 +68,15 @@ def _changes(project: Path) -> str:
     pieces = [_git(project, "diff", "HEAD").encode()]
     for name in _git(project, "ls-files", "-z", "--others", "--exclude-standard").split("\0"):
         if name:
-            pieces += [name.encode(), (project / name).read_bytes()]
+            pieces += [name.encode(), _content(project / name)]
     return hashlib.sha256(b"\0".join(pieces)).hexdigest() if any(pieces) else ""
+
+
+def _content(path: Path) -> bytes:
+    """Read what git would keep: of a link where it leads, and nothing of a repository within this one."""
+    if path.is_symlink():
+        return os.fsencode(path.readlink())
+    return path.read_bytes() if path.is_file() else b""
 
 
 def committed_s(project: Path = PROJECT, *, environ: Mapping[str, str] = os.environ) -> int:

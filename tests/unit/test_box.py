@@ -150,6 +150,21 @@ def test_the_version_of_a_checkout(tmp_path: Path) -> None:
     assert release_env(names[0], {"WINDLASS_IMAGE_CONTROLLER": "c:1"})
 
 
+def test_whatever_lies_in_a_checkout_it_has_a_version(tmp_path: Path) -> None:
+    """Links to folders and to nowhere, and a repository within, are changes as others are."""
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
+    for folder in (tmp_path, tmp_path / "within"):
+        subprocess.run([*git, "init", "-q", folder], check=True)
+        subprocess.run([*git, "-C", folder, "commit", "-q", "--allow-empty", "-m", "one"], check=True)
+    names = [find_version(tmp_path)]
+    for target in ("within", "nowhere"):
+        (tmp_path / "link").unlink(missing_ok=True)
+        (tmp_path / "link").symlink_to(target)
+        names.append(find_version(tmp_path))
+
+    assert len(set(names)) == 3
+
+
 def test_the_package_is_the_same_every_time(tmp_path: Path) -> None:
     """Made twice, it is the same byte for byte, and holds what a box needs with the modes that it needs."""
     copied = {"LICENSE": box_deb.COPIED["LICENSE"]}  # not the model, which takes seconds to pack
