@@ -1,12 +1,13 @@
 """What is said of boxes that cannot be reached, or that have strange names: with a program of the test's in the place of ssh."""
 
+import os
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
 from controller.ops.deploy import fleet
-from controller.ops.deploy.errors import UnreachableBoxError
+from controller.ops.deploy.errors import DeployError, UnreachableBoxError
 from controller.ops.deploy.link import Link
 from controller.ops.deploy.steps import Follower, Return
 from controller.ops.steps import console
@@ -90,6 +91,19 @@ def test_a_connection_that_ends_at_once_is_lost(ssh: Ssh) -> None:
         for _ in range(30):
             with pytest.raises(UnreachableBoxError, match="the connection to box was lost"):
                 Follower(link).follow("v1")
+
+
+@pytest.mark.parametrize("code", [11, 12])
+def test_a_full_disk_is_no_lost_connection(ssh: Ssh, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    """Whichever end of rsync notices it first."""
+    program = tmp_path / "rsync"
+    program.write_text(f"#!/bin/sh\necho 'rsync: [receiver] write failed on x: No space left on device (28)'\nexit {code}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with Link("box", environ=ssh("")) as link, pytest.raises(DeployError, match="the disk of box is full") as caught:
+        link.copy(["x"], PurePosixPath("/y"))
+
+    assert DeployError is type(caught.value)
 
 
 def test_brackets_are_no_colours(ssh: Ssh) -> None:

@@ -27,7 +27,6 @@ SCRIPTS: Final = Path(__file__).parent
 SSH_LOST: Final = 255
 RSYNC_LOST: Final = frozenset({10, 12, 20, 30, 35, 255})
 """No socket, a broken stream, a signal, a silence, a connection that is never made, and what ssh says itself."""
-RSYNC_WRITE: Final = 11
 _SENT: Final = re.compile(r"Total bytes sent: ([\d,.]+)")
 # Where ssh says two of these, the first one is meant: a changed key has failed its verification, too.
 _HINTS: Final = {
@@ -190,10 +189,10 @@ class Link:
             assert process.stdout is not None
             out = _pass_on(process.stdout.fileno())
         err = "; ".join(line for line in out.replace("\r", "\n").splitlines() if line.startswith("rsync"))
+        if process.returncode and "No space left" in err:  # what rsync ends with then is chance
+            raise DeployError(f"the disk of {self.route.name} is full: free some and run this again; what has come stays there")
         if process.returncode in RSYNC_LOST:
             raise UnreachableBoxError(f"the connection to {self.route.name} was lost while copying: {err}")
-        if process.returncode == RSYNC_WRITE and "No space left" in err:
-            raise DeployError(f"the disk of {self.route.name} is full: free some and run this again; what has come stays there")
         if process.returncode:
             raise DeployError(f"rsync to {self.route.name} ended with status {process.returncode}: {err}")
         return sum(int(re.sub(r"\D", "", sent)) for sent in _SENT.findall(out))
