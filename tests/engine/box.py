@@ -13,7 +13,7 @@ import socket
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.engine.private_engine import PrivateEngine, private_engine
@@ -59,14 +59,15 @@ exec chroot . sleep infinity
 
 
 class Wire:
-    """What lies between this machine and the box: counts what goes to it, and is cut when it is told to."""
+    """What lies between this machine and the box: counts what goes to it, and does something in the middle when it is told to."""
 
     def __init__(self, port: int) -> None:
         self._port = port
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port = self._server.getsockname()[1]
         self.sent_bytes = 0
-        self.cut_after_bytes: int | None = None
+        self.after: tuple[int, Callable[[], object]] | None = None
+        """At how many bytes to do what, once: nothing goes on meanwhile."""
         self.connections = 0
         self._open: set[socket.socket] = set()
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
@@ -105,10 +106,9 @@ class Wire:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
                 self.sent_bytes += len(data) if counts else 0
-                if self.cut_after_bytes is not None and self.sent_bytes > self.cut_after_bytes:
-                    self.cut_after_bytes = None
-                    self.cut()
-                    break
+                if self.after is not None and self.sent_bytes > self.after[0]:
+                    (_, act), self.after = self.after, None
+                    act()
                 target.sendall(data)
         for end in (source, target):
             with contextlib.suppress(OSError):

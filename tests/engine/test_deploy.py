@@ -141,7 +141,7 @@ def test_only_missing_layers_are_sent(box: StandInBox, make_image: Maker, tmp_pa
 
 def test_a_cut_link_is_taken_up_where_it_was(box: StandInBox, wish: Wish) -> None:
     """A connection cut in the middle of the copy comes back by itself, and what has come is not sent again."""
-    box.wire.cut_after_bytes = box.wire.sent_bytes + int(1.5 * LAYER_BYTES)
+    box.wire.after = (box.wire.sent_bytes + int(1.5 * LAYER_BYTES), box.wire.cut)
     before, connections = box.wire.sent_bytes, box.wire.connections
     with console.capture() as shown:
         deploy(box, wish)
@@ -155,7 +155,7 @@ def test_a_cut_link_is_taken_up_where_it_was(box: StandInBox, wish: Wish) -> Non
 def test_a_killed_deploy_is_run_again(box: StandInBox, wish: Wish, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a deploy that died in the middle has left on the box is used by the next one."""
     monkeypatch.setattr("controller.ops.deploy.steps.TRIES", 1)
-    box.wire.cut_after_bytes = box.wire.sent_bytes + int(1.5 * LAYER_BYTES)
+    box.wire.after = (box.wire.sent_bytes + int(1.5 * LAYER_BYTES), box.wire.cut)
     with pytest.raises(UnreachableBoxError):
         deploy(box, wish)
     arrived = int(box.shell("du --bytes --summarize /var/lib/windlass/incoming | cut -f 1"))
@@ -199,10 +199,10 @@ def test_a_damaged_layer_is_sent_again(box: StandInBox, wish: Wish) -> None:
 
 def test_a_lock_is_respected(box: StandInBox, wish: Wish, monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody else's lock is refused with who, what and since when; it ends with its connection; it can be broken."""
-    monkeypatch.setattr("controller.ops.deploy.lock.who", lambda: "ada@elsewhere")
+    monkeypatch.setenv("LOGNAME", "ada")
     with connected(box) as theirs, holding(theirs, "v7", break_lock=False) as check:
-        monkeypatch.setattr("controller.ops.deploy.lock.who", lambda: "bob@here")
-        with pytest.raises(LockedError, match=r"ada@elsewhere has been deploying v7 since 20\d\d-.*BREAK_LOCK=1"):
+        monkeypatch.setenv("LOGNAME", "bob")
+        with pytest.raises(LockedError, match=r"ada@.* has been deploying v7 since 20\d\d-.*BREAK_LOCK=1"):
             deploy(box, wish)
         check()
         deploy(box, replace(wish, break_lock=True))
@@ -302,11 +302,14 @@ def test_a_full_disk_is_told_before_the_copy(box: StandInBox, wish: Wish) -> Non
     assert box.wire.sent_bytes - before < LAYER_BYTES
 
 
-def test_a_disk_that_fills_meanwhile_is_told(box: StandInBox, wish: Wish, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_fills_meanwhile_is_told(box: StandInBox, wish: Wish) -> None:
     """A disk that is full in the middle of the copy is an error that says so, and keeps what has come."""
-    monkeypatch.setattr("controller.ops.deploy.fit.room_problems", lambda *_, **__: iter(()))
-    free = int(box.shell("df --block-size=1 --output=avail /var/lib/windlass | tail -n 1"))
-    box.shell(f"fallocate --length {free - LAYER_BYTES - 1_000_000} /var/lib/windlass/ballast")
+
+    def fill() -> None:
+        free = int(box.shell("df --block-size=1 --output=avail /var/lib/windlass | tail -n 1"))
+        box.shell(f"fallocate --length {free - 1_000_000} /var/lib/windlass/ballast")
+
+    box.wire.after = (box.wire.sent_bytes + LAYER_BYTES // 2, fill)
     try:
         with pytest.raises(DeployError, match="the disk of box is full"):
             deploy(box, wish)
