@@ -60,6 +60,15 @@ def test_a_board_that_is_not_there_costs_nothing(bench: Bench, products: tuple[s
     assert ORDER == bench.tools()
 
 
+def test_another_password_is_another_board(bench: Bench) -> None:
+    """Whoever changes his mind about the password before the board is there flashes the new one, and the same one once."""
+    for password in ("correct horse", "battery staple", "battery staple"):
+        with pytest.raises(NotInRecoveryError):
+            bench.flash(PASSWORD=password)
+
+    assert 2 == bench.tools().count(USER)
+
+
 def test_a_person_is_asked_once_before_a_board_is_written(bench: Bench) -> None:
     """Anything but the board's name leaves the board as it was; the name writes it."""
     bench.plug_in("7523")
