@@ -216,11 +216,13 @@ def test_an_image_that_the_box_made_itself_will_do() -> None:
 
 
 def test_layers_need_their_room_twice_on_one_disk() -> None:
-    """As they came and as the engine keeps them; on two disks each needs its own."""
+    """As they came and as the engine keeps them, containerd twice; on two disks each needs its own."""
     assert [] != list(fit.room_problems(FIT, sent_bytes=GIB // 2))
     assert [] == list(fit.room_problems(changed(one_disk=False), sent_bytes=GIB // 2))
     assert "of its container engine" in next(fit.room_problems(changed(one_disk=False, engine_free_bytes=0), sent_bytes=1))
     assert [] == list(fit.room_problems(changed(data_free_bytes=0), sent_bytes=0))
+    assert [] == list(fit.room_problems(FIT, sent_bytes=300 * MIB))
+    assert [] != list(fit.room_problems(changed(whole_images=True), sent_bytes=300 * MIB))
 
 
 def test_what_has_come_needs_no_room_again() -> None:

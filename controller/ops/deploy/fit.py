@@ -75,6 +75,8 @@ def room_problems(host: Host, *, sent_bytes: int, arrived_bytes: int = 0) -> Ite
     """
     Say where a box has no room for layers, which for a while lie there twice: as they came, and in its engine.
 
+    An engine that keeps images with containerd has each of them twice itself: packed as in an archive, and unpacked.
+
     Args:
         host: the box.
         sent_bytes: all layers that it is to get.
@@ -84,9 +86,10 @@ def room_problems(host: Host, *, sent_bytes: int, arrived_bytes: int = 0) -> Ite
     if not sent_bytes:
         return
     missing_bytes = sent_bytes - arrived_bytes
-    needs = {"for models": (missing_bytes, host.data_free_bytes), "of its container engine": (sent_bytes, host.engine_free_bytes)}
+    kept_bytes = (2 if host.whole_images else 1) * sent_bytes
+    needs = {"for models": (missing_bytes, host.data_free_bytes), "of its container engine": (kept_bytes, host.engine_free_bytes)}
     if host.one_disk:
-        needs = {"of the box": (missing_bytes + sent_bytes, host.data_free_bytes)}
+        needs = {"of the box": (missing_bytes + kept_bytes, host.data_free_bytes)}
     for which, (wanted, free) in needs.items():
         if free < wanted + SPARE_BYTES:
             yield (

@@ -38,8 +38,12 @@ as_root find "$home/incoming/deploy/layers" -name '*.tar' -printf 'arrived\t%f %
 # Its warnings are no part of what it answers.
 if engine=$(as_root docker version --format '{{.Server.Version}}' 2>/dev/null); then
     say engine "$engine"
-    say store "$(as_root docker info --format '{{json .DriverStatus}}' 2>/dev/null)"
-    disk engine "$(as_root docker info --format '{{.DockerRootDir}}' 2>/dev/null)"
+    store=$(as_root docker info --format '{{json .DriverStatus}}' 2>/dev/null)
+    say store "$store"
+    folder=$(as_root docker info --format '{{.DockerRootDir}}' 2>/dev/null)
+    # Images that containerd keeps lie in a folder of its own, which the engine does not tell.
+    case $store in *io.containerd.snapshotter*) if [ -d /var/lib/containerd ]; then folder=/var/lib/containerd; fi ;; esac
+    disk engine "$folder"
     say compose "$(as_root docker compose version --short 2>/dev/null || docker-compose version --short 2>/dev/null)"
     mapfile -t images < <(as_root docker image ls --all --quiet --no-trunc | sort --unique)
     if [ "${#images[@]}" -gt 0 ]; then

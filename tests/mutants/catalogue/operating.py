@@ -71,9 +71,10 @@ MUTANTS = (
     Mutant(
         "layers need their room once",
         "ops/deploy/fit",
-        "(missing_bytes + sent_bytes, host.data_free_bytes)",
+        "(missing_bytes + kept_bytes, host.data_free_bytes)",
         "(missing_bytes, host.data_free_bytes)",
     ),
+    Mutant("containerd keeps images once", "ops/deploy/fit", "(2 if host.whole_images else 1)", "1"),
     Mutant("what has come needs its room again", "ops/deploy/fit", "sent_bytes - arrived_bytes", "sent_bytes"),
     Mutant("any JetPack will do", "ops/deploy/fit", "jetpack_of(host.l4t) != target.jetpack", "False"),
     Mutant("any processor will do", "ops/deploy/fit", "elif here[tag].architecture != host.architecture:", "elif False:"),
