@@ -3,11 +3,13 @@
 import json
 import re
 import xml.etree.ElementTree as ET
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import pytest
+from typer.testing import CliRunner
 
 from controller.errors import ConfigError
+from controller.ops.flash import payload
 from controller.ops.flash.archives import ArchiveError, Hashes, judge, read_sums
 from controller.ops.flash.boards import choose_board, choose_release, read_boards
 from controller.ops.flash.commands import Command, Step, run, write_script
@@ -304,3 +306,13 @@ def test_the_readme() -> None:
 
     assert {**{name: board.title for name, board in read_boards(BOARDS).items()}, "pc": "anything with UEFI"} == dict(boards)
     assert read - {"SUDO_USER"} == settings - {"BOARD"}  # which heads a table
+
+
+def test_a_payload_replaces_nothing_else(tmp_path: Path) -> None:
+    """A folder that holds anything but an earlier payload stays as it is."""
+    (tmp_path / "thesis.tex").touch()
+    done = CliRunner().invoke(payload.app, [str(tmp_path)])
+
+    assert 2 == done.exit_code
+    assert "holds other things than a payload" in " ".join(done.output.replace("│", " ").split())
+    assert (tmp_path / "thesis.tex").exists()

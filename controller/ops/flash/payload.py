@@ -54,8 +54,10 @@ app: Final = typer.Typer(add_completion=False)
 
 
 @app.command()
-def make(folder: Annotated[Path, typer.Argument(help="where it goes; what is there is replaced")]) -> None:
-    """Write the release of this checkout and its images into a folder."""
+def make(folder: Annotated[Path, typer.Argument(help="where it goes; an earlier one is replaced")]) -> None:
+    """Write the release of this checkout and its images into a folder: a new one, an empty one, or one of an earlier time."""
+    if folder.exists() and not (folder / RELEASE / "release.env").is_file() and any(folder.iterdir()):
+        raise typer.BadParameter(f"{folder} holds other things than a payload, and would be replaced: name another folder")
     tags = read_tags(PROJECT / "build" / "images.env")
     version = find_version()
     shutil.rmtree(folder, ignore_errors=True)
