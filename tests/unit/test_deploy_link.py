@@ -106,6 +106,16 @@ def test_a_full_disk_is_no_lost_connection(ssh: Ssh, tmp_path: Path, monkeypatch
     assert DeployError is type(caught.value)
 
 
+def test_a_box_does_not_command_the_terminal(ssh: Ssh) -> None:
+    """What it says is shown without what would move the cursor, set a title or clear the screen."""
+    heard: list[str] = []
+    with Link("box", environ=ssh(r"cat >/dev/null; printf 'a\033[2Jb\a\302\233c\td\n'")) as link:
+        link.follow("follow", say=heard.append)
+
+        assert ["a[2Jbc\td"] == heard
+        assert "a[2Jbc\td\n" == link.run(["true"]).out
+
+
 def test_brackets_are_no_colours(ssh: Ssh) -> None:
     """A name with brackets is shown as it is, and so is what a box says."""
     told = 'machine\tx86_64\nuid\t0\nstatus\t{"current": "v1", "releases": []}'

@@ -27,6 +27,8 @@ SCRIPTS: Final = Path(__file__).parent
 SSH_LOST: Final = 255
 RSYNC_LOST: Final = frozenset({10, 12, 20, 30, 35, 255})
 """No socket, a broken stream, a signal, a silence, a connection that is never made, and what ssh says itself."""
+_CONTROLS: Final = dict.fromkeys({*range(0x20), *range(0x7F, 0xA0)} - {ord("\n"), ord("\t")})
+"""What a terminal would obey is left out of what a box says: nobody knows yet whose box it is."""
 _SENT: Final = re.compile(r"Total bytes sent: ([\d,.]+)")
 # Where ssh says two of these, the first one is meant: a changed key has failed its verification, too.
 _HINTS: Final = {
@@ -162,7 +164,7 @@ class Link:
             with contextlib.suppress(BrokenPipeError):  # what it has not read is written once more
                 process.stdin.close()
             for line in process.stdout:
-                say(line.rstrip("\n"))
+                say(line.rstrip("\n").translate(_CONTROLS))
         return self._lost(process.returncode, "")
 
     @contextlib.contextmanager
@@ -200,7 +202,7 @@ class Link:
     def _run(self, argv: Sequence[str], text: str) -> Answer:
         done = subprocess.run(argv, input=text, capture_output=True, text=True, errors="replace", check=False)
         self._lost(done.returncode, done.stderr)
-        return Answer(code=done.returncode, out=done.stdout, err=done.stderr)
+        return Answer(code=done.returncode, out=done.stdout.translate(_CONTROLS), err=done.stderr.translate(_CONTROLS))
 
     def _talk(self, name: str, *arguments: str) -> subprocess.Popen[str]:
         argv = commands.script(self.route, *arguments)
@@ -232,7 +234,7 @@ class Held:
     def read(self) -> str:
         """Return the next line it writes; empty if it has ended."""
         assert self._process.stdout is not None
-        return self._process.stdout.readline().rstrip("\n")
+        return self._process.stdout.readline().rstrip("\n").translate(_CONTROLS)
 
     @property
     def lives(self) -> bool:
