@@ -117,6 +117,7 @@ def test_several_boxes_are_told_apart() -> None:
     assert "failed: a" == inventory.say_done([], "a", [])
 
 
+NAMES = st.sampled_from(["current", "previous", "releases", "version"])
 PROBE = f"""motd of the box
 machine\taarch64
 system\tUbuntu 22.04.5 LTS
@@ -158,12 +159,22 @@ def test_a_box_is_read_from_its_probe() -> None:
     assert "v1" == outcome.running(host.status)
 
 
-@given(st.text())
-def test_nonsense_is_an_unknown_box(text: str) -> None:
-    """Whatever comes instead of a probe is read without an error."""
-    host = read_host(text)
+FACTS = sorted({line.partition("\t")[0] for line in PROBE.splitlines()})
+NONSENSE = st.recursive(
+    st.none() | st.integers() | st.text(max_size=5), lambda inner: st.lists(inner) | st.dictionaries(NAMES, inner)
+)
 
-    assert "" == outcome.running(host.status) or host.status
+
+@given(
+    st.text(),
+    st.sampled_from(FACTS),
+    st.text() | NONSENSE.map(json.dumps) | st.integers(0, 5000).map("9".__mul__) | st.just("[" * 100_000),
+)
+def test_nonsense_is_an_unknown_box(text: str, fact: str, said: str) -> None:
+    """Whatever comes instead of a probe, or as one of its facts, is read without an error."""
+    host = read_host(f"{fact}\t{said}\n{text}")
+
+    assert "" == outcome.verdict(host.status, "v1")
 
 
 def found(host: Host, **changes: object) -> list[str]:

@@ -10,6 +10,8 @@ from controller.probes.jetson import parse_release
 
 ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
 """Processors as the kernel calls them, and as container engines do."""
+DIGITS: Final = 18
+"""No number of a box has more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,12 +113,12 @@ def _images(value: str) -> Iterable[Image]:
 
 
 def _number(text: str) -> int:
-    return int(text) if text.isdecimal() else 0
+    return int(text) if text.isdecimal() and len(text) <= DIGITS else 0
 
 
 def _status(text: str) -> Mapping[str, Any] | None:
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None

@@ -22,8 +22,9 @@ def previous(status: Mapping[str, Any] | None) -> str:
 
 def verdict(status: Mapping[str, Any] | None, version: str) -> str:
     """Return what the box has found out about a release: `good`, or `bad` or `failed` with the reason; empty if nothing."""
-    releases = (status or {}).get("releases") or []
-    return next((str(one.get("verdict") or "") for one in releases if one.get("version") == version), "")
+    releases = (status or {}).get("releases")
+    known = [one for one in releases if isinstance(one, dict)] if isinstance(releases, list) else []
+    return next((str(one.get("verdict") or "") for one in known if one.get("version") == version), "")
 
 
 def failure(status: Mapping[str, Any] | None, *, name: str, version: str, code: int) -> DeployError | None:
