@@ -69,10 +69,10 @@ test: images ## run every test but the appliance's, on the real container engine
 	@images/setup.sh tests
 	@$(WITH_ENGINE) env $$(<build/images.env) $(PYTHON) -m pytest -m "not appliance" $(PYTEST_ARGS)
 
-test-fast: venv ## run the tests that need no engine, in less than a minute
+test-fast: venv ## run the tests that need no engine, in a few minutes
 	@$(PYTHON) -m pytest -m "not engine and not system and not vendor and not appliance" -n auto $(PYTEST_ARGS)
 
-mutants: venv ## plant each of three hundred faults and more in the core, and see that the tests find it
+mutants: venv ## plant each of four hundred faults and more in the core, and see that the tests find it
 	@$(PYTHON) -m tests.mutants
 
 check: venv ## format, lint, types, import order, shell scripts, Dockerfiles

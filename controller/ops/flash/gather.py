@@ -157,7 +157,8 @@ def _find_login(inquiry: Inquiry, *, dry: bool) -> Login:
             [f"nobody could log in on the board: {keys} is not there; name public keys with KEYS=, or set PASSWORD"]
         )
     file = File(path=PurePosixPath(keys), sha256=hash_file(keys).sha256 if there else "") if there or dry else None
-    return Login(user=USER, password=password or secrets.token_urlsafe(18), keep_password=bool(password), keys=file)
+    # Of digits and letters alone: what begins with a dash would be an option to NVIDIA's script.
+    return Login(user=USER, password=password or secrets.token_hex(24), keep_password=bool(password), keys=file)
 
 
 def _find_package(inquiry: Inquiry, place: Place, *, dry: bool) -> File:
