@@ -6,46 +6,35 @@ What a whole run without a failure was made on is written down in `passed.json`.
 
 import json
 import os
+import subprocess
 import sys
 from typing import Final
+from xml.etree import ElementTree
 
-import pytest
-
+from bench.stack import PROJECT
 from tests.appliance import stamp
-from tests.appliance.conftest import KEPT
-from tests.appliance.figures import FIGURES
+from tests.appliance.figures import FIGURES, KEPT
 
 _USAGE: Final = 2
 
 
-class Count:
-    """Counts the tests of a run that have passed, and those that were not tried."""
-
-    def __init__(self) -> None:
-        """Begin with none."""
-        self.passed = 0
-        self.untried = 0
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Look at how a part of a test has ended."""
-        self.passed += report.when == "call" and report.passed
-        self.untried += report.skipped
-
-    def pytest_deselected(self, items: list[pytest.Item]) -> None:
-        """Look at what is left out of a run."""
-        self.untried += len(items)
-
-
 def run(options: list[str]) -> int:
     """Run the tests; only a whole run, with no options and nothing left out, is written down."""
-    before, count = stamp.tree(), Count()
+    before, report = stamp.tree(), FIGURES.parent / "tests.xml"
+    environ = dict(os.environ)
     if not options:
-        os.environ.pop(KEPT, None)  # what is written down starts from nothing
-    code = int(pytest.main(["-m", "appliance", "tests/appliance", *options], plugins=[count]))
-    if code == 0 and not options and not count.untried and stamp.tree() == before:
-        figures = json.loads(FIGURES.read_text(encoding="utf-8"))
-        stamp.write(tree=before, tests=count.passed, figures=figures)
-        sys.stderr.write(f"all {count.passed} tests of the appliance have passed; commit {stamp.STAMP.name} with this tree\n")
+        environ.pop(KEPT, None)  # what is written down starts from nothing
+    argv = [sys.executable, "-m", "pytest", "-m", "appliance", "tests/appliance", f"--junit-xml={report}", *options]
+    code = subprocess.run(argv, cwd=PROJECT, env=environ, check=False).returncode
+    if code or options:
+        return code
+    (suite,) = ElementTree.parse(report).getroot().iter("testsuite")  # noqa: S314 -- our own pytest has written it
+    if int(suite.attrib["skipped"]) or stamp.tree() != before:
+        sys.stderr.write("something was skipped, or the tree has changed meanwhile: this run is not written down\n")
+        return code
+    figures = json.loads(FIGURES.read_text(encoding="utf-8"))
+    stamp.write(tree=before, tests=int(suite.attrib["tests"]), figures=figures)
+    sys.stderr.write(f"all {suite.attrib['tests']} tests have passed; commit {stamp.STAMP.name} with this tree\n")
     return code
 
 

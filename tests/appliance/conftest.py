@@ -13,14 +13,12 @@ import pytest
 from bench.stack import BUILD
 from tests.appliance.box import API_KEY, FIRST_WITHIN_S, Box, FirstBoot, keep, recall
 from tests.appliance.disk import Disk
-from tests.appliance.figures import TARGET
+from tests.appliance.figures import KEPT, TARGET
 from tests.appliance.vm import Vm, machine
 from tests.conftest import _FAILED
 
 IMAGE: Final = "WINDLASS_APPLIANCE_IMAGE"
 """Names another image than the newest one that was made here."""
-KEPT: Final = "WINDLASS_APPLIANCE_KEPT"
-"""Names a folder in which the disk of the first start is kept for the next run; for whoever works on one of the tests."""
 TIMEOUT_S: Final = 2700
 DISK_SIZE: Final = "12G"
 """Of the machines' disks, more than the image has: what is on the data partition must grow into it."""

@@ -13,7 +13,7 @@ import pytest
 
 from tests.appliance.box import HOME, NAME, Box
 from tests.appliance.bundles import Bundles
-from tests.appliance.conftest import TARGET
+from tests.appliance.figures import TARGET
 from tests.appliance.disk import Disk, make_stick, run
 
 pytestmark = [pytest.mark.appliance, pytest.mark.timeout(3600)]
