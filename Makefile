@@ -143,7 +143,7 @@ update-keys: venv ## an authority and a key that sign updates for development, i
 	@$(PYTHON) -m controller.ops.appliance.update keys
 
 test-appliance: TARGET = qemu-amd64
-test-appliance: image ## run the tests of the operating system's image, in virtual machines
+test-appliance: images image ## run the tests of the operating system's image, in virtual machines
 	@images/setup.sh machines
 	@$(WITH_ENGINE) env $$(<build/images.env) $(PYTHON) -m tests.appliance run $(PYTEST_ARGS)
 
