@@ -145,7 +145,7 @@ update-keys: venv ## an authority and a key that sign updates for development, i
 test-appliance: TARGET = qemu-amd64
 test-appliance: images image ## run the tests of the operating system's image, in virtual machines
 	@images/setup.sh machines
-	@$(WITH_ENGINE) env $$(<build/images.env) $(PYTHON) -m tests.appliance run $(PYTEST_ARGS)
+	@$(WITH_ENGINE) env $$(<build/images.env) $(PYTHON) -m tests.appliance run $(ONLY) $(if $(PYTEST_ARGS),-- $(PYTEST_ARGS))
 
 venv: .venv/.locked
 .venv/.locked: requirements/dev.lock pyproject.toml

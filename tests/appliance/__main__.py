@@ -1,14 +1,18 @@
 """
-Run the tests of the appliance: `python -m tests.appliance run`, or ask whether they need to run: `... unchanged`.
+Run files of the appliance's tests, or say which ones are due, since something has changed that they depend on.
 
-What a whole run without a failure was made on is written down in `passed.json`.
+    python -m tests.appliance run [NAME ...] [-- OPTIONS OF PYTEST]
+    python -m tests.appliance due
+
+Without a name all of them run. What has passed whole, with no options, is written down in `passed.json`.
 """
 
 import json
 import os
 import subprocess
 import sys
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 from xml.etree import ElementTree
 
 from bench.stack import PROJECT
@@ -18,48 +22,50 @@ from tests.appliance.figures import FIGURES, KEPT
 _USAGE: Final = 2
 
 
-def run(options: list[str]) -> int:
-    """Run the tests; only a whole run, with no options and nothing left out, is written down."""
-    before, report = stamp.tree(), FIGURES.parent / "tests.xml"
-    environ = dict(os.environ)
+def run(names: list[str], options: list[str]) -> int:
+    """Run these files of tests; those of which every test has passed are written down."""
+    if unknown := set(names) - set(stamp.names()):
+        sys.stderr.write(f"wanted names of {', '.join(stamp.names())}; got {', '.join(sorted(unknown))}\n")
+        return _USAGE
+    before, report, environ = stamp.trees(), FIGURES.parent / "tests.xml", dict(os.environ)
     if not options:
         environ.pop(KEPT, None)  # what is written down starts from nothing
-    argv = [sys.executable, "-m", "pytest", "-m", "appliance", "tests/appliance", f"--junit-xml={report}", *options]
+    files = [f"tests/appliance/test_{name}.py" for name in names or stamp.names()]
+    argv = [sys.executable, "-m", "pytest", "-m", "appliance", f"--junit-xml={report}", *files, *options]
     code = subprocess.run(argv, cwd=PROJECT, env=environ, check=False).returncode
-    if code or options:
-        return code
-    (suite,) = ElementTree.parse(report).getroot().iter("testsuite")  # noqa: S314 -- our own pytest has written it
-    if int(suite.attrib["skipped"]) or stamp.tree() != before:
-        sys.stderr.write("something was skipped, or the tree has changed meanwhile: this run is not written down\n")
-        return code
-    figures = json.loads(FIGURES.read_text(encoding="utf-8"))
-    stamp.write(tree=before, tests=int(suite.attrib["tests"]), figures=figures)
-    sys.stderr.write(f"all {suite.attrib['tests']} tests have passed; commit {stamp.STAMP.name} with this tree\n")
+    if not options and report.is_file():
+        now = stamp.trees()
+        whole = {name: told | {"tree": now[name]} for name, told in read(report).items() if now[name] == before[name]}
+        stamp.write(whole, json.loads(FIGURES.read_text(encoding="utf-8")) if "boot" in whole else {})
+        sys.stderr.write(f"passed, and written down in {stamp.STAMP.name}: {', '.join(whole) or 'nothing'}\n")
     return code
 
 
-def unchanged() -> int:
-    """Say whether all tests have passed on a tree like this one; exit code 0 if so."""
-    last, now = stamp.passed().get("tree"), stamp.tree()
-    if last == now:
-        sys.stderr.write(f"the appliance is as it was when all of its tests have passed ({now[:12]}): they are not run again\n")
-        return 0
-    sys.stderr.write(
-        f"the appliance is not what its tests have passed on ({now[:12]}, then {str(last)[:12]}): they are to be run\n"
-    )
-    return 1
+def read(report: Path) -> dict[str, dict[str, Any]]:
+    """Return the files of tests of which every test has passed, with the number of tests and their seconds."""
+    told: dict[str, dict[str, Any]] = {}
+    for case in ElementTree.parse(report).iter("testcase"):  # noqa: S314 -- our own pytest has written it
+        name = case.attrib["classname"].split(".")[2].removeprefix("test_")
+        file = told.setdefault(name, {"tests": 0, "seconds": 0.0, "whole": True})
+        file["tests"] += 1
+        file["seconds"] += float(case.attrib["time"])
+        file["whole"] &= len(case.findall("failure") + case.findall("error") + case.findall("skipped")) == 0
+    return {name: {"tests": file["tests"], "seconds": round(file["seconds"])} for name, file in told.items() if file["whole"]}
 
 
 def main(argv: list[str]) -> int:
     """Do what is asked."""
     match argv:
-        case ["run", *options]:
-            return run(options)
-        case ["unchanged"]:
-            return unchanged()
+        case ["run", *rest]:
+            cut = rest.index("--") if "--" in rest else len(rest)
+            return run(rest[:cut], rest[cut + 1 :])
+        case ["due"]:
+            print(*stamp.due(stamp.trees(), stamp.passed()))  # noqa: T201 -- a program reads it
+            return 0
         case _:
             sys.stderr.write(f"{__doc__}")
             return _USAGE
 
 
-sys.exit(main(sys.argv[1:]))
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,34 +1,47 @@
 """
-What the tests of the appliance depend on, as one hash, and the file that says for which hash all of them have passed.
+What each file of the appliance's tests depends on, as a hash, and the list of the hashes on which they have passed.
 
-They take long, so they are not run again over a tree in which nothing has changed that they could notice.
+They take long, so a file is not run again over a tree in which nothing has changed that it alone could notice.
 """
 
 import hashlib
 import json
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from bench.stack import PROJECT
 
 STAMP: Final = Path(__file__).with_name("passed.json")
-DEPENDS: Final = (
-    "appliance", "bench/stack.py", "compose", "controller", "images", "requirements", "tests/appliance", "tests/conftest.py",
-    "tests/system/talk.py",
+BOX: Final = (
+    "appliance", "bench/stack.py", "compose", "controller/cli_box.py", "controller/ops", "controller/server.py",
+    "controller/supervisor.py", "images/controller", "images/setup.sh", "tests/appliance", "tests/conftest.py",
+    "tests/engine/box.py", "tests/fakeworker", "tests/system/talk.py", "tests/update_box.py",
 )  # fmt: skip
-"""Files and folders; what only people read is left out."""
+"""Files and folders of which every file of tests makes use, and which little else tries on a machine."""
+MORE: Final = {"boot": ("controller", "images", "requirements"), "power_cuts": ("controller/forge", "controller/store")}
+"""What else: whatever changes in the product, it is booted; what keeps things on the disk has to bear cuts."""
 _FOR_PEOPLE: Final = {".md", ".svg", ".png"}
 
 
-def tree() -> str:
-    """Return the hash of everything that the tests depend on, as it lies here: names, modes and contents."""
+def names() -> list[str]:
+    """Return the names of the files of tests, without what is the same in all of them."""
+    return sorted(path.stem.removeprefix("test_") for path in Path(__file__).parent.glob("test_*.py"))
+
+
+def trees() -> dict[str, str]:
+    """Return the hash of everything that each file of tests depends on, as it lies here: names, modes and contents."""
+    return {name: _tree(name) for name in names()}
+
+
+def _tree(name: str) -> str:
     listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *DEPENDS],
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *BOX, *MORE.get(name, ())],
         cwd=PROJECT, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    return hash_of(PROJECT, sorted({name for name in listed.stdout.split("\0") if name}))
+    others = {f"tests/appliance/test_{other}.py" for other in names() if other != name}
+    return hash_of(PROJECT, sorted({path for path in listed.stdout.split("\0") if path} - others))
 
 
 def hash_of(folder: Path, names: Iterable[str]) -> str:
@@ -46,13 +59,23 @@ def hash_of(folder: Path, names: Iterable[str]) -> str:
 
 
 def passed() -> dict[str, Any]:
-    """Return what the last whole run has written down; empty if there was none."""
+    """Return what has been written down: `files`, by name, each with its hash, its tests and their seconds; and `figures`."""
     try:
         return dict(json.loads(STAMP.read_text(encoding="utf-8")))
     except FileNotFoundError:
-        return {}
+        return {"files": {}, "figures": {}}
 
 
-def write(*, tree: str, tests: int, figures: dict[str, Any]) -> None:
-    """Write down that all tests have passed on a tree."""
-    STAMP.write_text(json.dumps({"tree": tree, "tests": tests, "figures": figures}, indent=2) + "\n", encoding="utf-8")
+def due(now: Mapping[str, str], written: Mapping[str, Any]) -> list[str]:
+    """Return the names of the files of tests that have not passed on this tree."""
+    return [name for name, tree in now.items() if written["files"].get(name, {}).get("tree") != tree]
+
+
+def write(files: Mapping[str, Mapping[str, Any]], figures: Mapping[str, Any]) -> None:
+    """Write down which files of tests have passed; what is known of others stays, and of those that are gone it goes."""
+    before = passed()
+    kept = {name: file for name, file in before["files"].items() if name in names()}
+    text = json.dumps(
+        {"files": dict(sorted((kept | dict(files)).items())), "figures": dict(figures) or before["figures"]}, indent=2
+    )
+    STAMP.write_text(text + "\n", encoding="utf-8")

@@ -13,8 +13,8 @@ import pytest
 
 from tests.appliance.box import HOME, NAME, Box
 from tests.appliance.bundles import Bundles
-from tests.appliance.figures import TARGET
 from tests.appliance.disk import Disk, make_stick, run
+from tests.appliance.figures import TARGET
 
 pytestmark = [pytest.mark.appliance, pytest.mark.timeout(3600)]
 

@@ -1,10 +1,13 @@
 """The hash of a tree changes with what tests could notice, and with nothing else."""
 
+import ast
 from pathlib import Path
 
 import pytest
 
-from tests.appliance.stamp import hash_of
+from bench.stack import PROJECT
+from tests.appliance.__main__ import read
+from tests.appliance.stamp import BOX, due, hash_of
 
 NAMES = ["a/one.py", "two.sh", "link", "README.md"]
 
@@ -56,3 +59,40 @@ def test_bytes_cannot_move_between_files(folder: Path) -> None:
     (folder / "two.sh").write_text("wo.sh", encoding="utf-8")
 
     assert before != hash_of(folder, ["a/one.py", "two.sh"])
+
+
+def test_a_file_of_tests_is_due_when_it_has_not_passed_on_this_tree() -> None:
+    """Never passed, passed on another tree, passed on this one."""
+    written = {"files": {"boot": {"tree": "old"}, "deploy": {"tree": "new"}}, "figures": {}}
+
+    assert ["boot", "update"] == due({"boot": "new", "deploy": "new", "update": "new"}, written)
+
+
+REPORT = """<testsuites><testsuite tests="4">
+<testcase classname="tests.appliance.test_boot" name="a" time="1.4"/>
+<testcase classname="tests.appliance.test_boot" name="b" time="2.2"/>
+<testcase classname="tests.appliance.test_deploy" name="a" time="1"/>
+<testcase classname="tests.appliance.test_deploy" name="b" time="1"><{how}/></testcase>
+</testsuite></testsuites>"""
+
+
+@pytest.mark.parametrize("how", ["failure", "error", "skipped"])
+def test_a_file_has_passed_when_every_test_of_it_has(tmp_path: Path, how: str) -> None:
+    """One that failed, could not begin or was left out counts against its file alone."""
+    (tmp_path / "tests.xml").write_text(REPORT.replace("{how}", how), encoding="utf-8")
+
+    assert {"boot": {"tests": 2, "seconds": 4}} == read(tmp_path / "tests.xml")
+
+
+def test_all_that_the_tests_import_counts() -> None:
+    """Whatever a file of the appliance's tests imports of this project lies in what its hash is of."""
+    imported = set()
+    for file in (PROJECT / "tests/appliance").glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] in {"bench", "tests"}:
+                imported.add(node.module.replace(".", "/"))
+                imported |= {f"{node.module.replace('.', '/')}/{name.name}" for name in node.names}
+    files = {name for path in imported for name in (f"{path}.py", f"{path}/__init__.py") if (PROJECT / name).is_file()}
+
+    assert len(files) > 15
+    assert [] == [name for name in files if not any(Path(name).is_relative_to(part) for part in BOX)]
