@@ -49,7 +49,7 @@ def test_its_root_file_system_is_an_appliance(flashed: Bench) -> None:
     assert not (flashed.root / "etc/ssh/sshd_config.d/05-windlass-password.conf").exists()
     assert "PasswordAuthentication no" in (flashed.root / "etc/ssh/sshd_config.d/10-windlass.conf").read_text()
     assert "/usr/lib/systemd/system/multi-user.target" == str((flashed.root / "etc/systemd/system/default.target").readlink())
-    assert "PARTLABEL=data /var/lib/windlass ext4" in (flashed.root / "etc/fstab").read_text()
+    assert "/dev/windlass/data /var/lib/windlass ext4" in (flashed.root / "etc/fstab").read_text()
     assert "deb jetson t234\n" == (flashed.root / "etc/apt/sources.list.d/nvidia-l4t-apt-source.list").read_text()
     assert (flashed.root / "usr/lib/windlass/first-boot").stat().st_mode & 0o111
     assert "/var/lib/windlass/etc/hostname" == str((flashed.root / "etc/hostname").readlink())
@@ -61,7 +61,7 @@ def test_it_takes_the_updates_of_its_kind(flashed: Bench) -> None:
     """Its slots are NVIDIA's two root file systems, its boot loader NVIDIA's, and bundles for another board are not for it."""
     told = (flashed.root / "etc/rauc/system.conf").read_text()
     assert "compatible=windlass-jetson-orin-nano\n" in told
-    assert "device=/dev/disk/by-partlabel/APP_b\n" in told
+    assert "device=/dev/windlass/APP_b\n" in told
     assert "bootloader=custom\n" in told
     assert (flashed.root / "etc/rauc/keyring.pem").is_file()
     assert "TARGET=jetson-orin-nano\n" in (flashed.root / "usr/share/windlass/target.env").read_text()

@@ -25,7 +25,7 @@ def test_a_pc_has_two_slots_that_grub_chooses_from() -> None:
 
     assert ("grub", "/boot/efi/EFI/BOOT/grubenv") == (told["system"]["bootloader"], told["system"]["grubenv"])
     assert "windlass-qemu-amd64" == told["system"]["compatible"]
-    assert [("A", "/dev/disk/by-partlabel/root-a"), ("B", "/dev/disk/by-partlabel/root-b")] == [
+    assert [("A", "/dev/windlass/root-a"), ("B", "/dev/windlass/root-b")] == [
         (told[f"slot.rootfs.{index}"]["bootname"], told[f"slot.rootfs.{index}"]["device"]) for index in (0, 1)
     ]
 
@@ -37,9 +37,7 @@ def test_a_jetson_is_asked_through_its_own_tool() -> None:
     assert "custom" == told["system"]["bootloader"]
     assert "grubenv" not in told["system"]
     assert "/usr/lib/windlass/rauc-nvbootctrl" == told["handlers"]["bootloader-custom-backend"]
-    assert ["/dev/disk/by-partlabel/APP", "/dev/disk/by-partlabel/APP_b"] == [
-        told[f"slot.rootfs.{index}"]["device"] for index in (0, 1)
-    ]
+    assert ["/dev/windlass/APP", "/dev/windlass/APP_b"] == [told[f"slot.rootfs.{index}"]["device"] for index in (0, 1)]
 
 
 @pytest.mark.parametrize("target", ["qemu-amd64", "jetson-orin-nano"])

@@ -38,7 +38,7 @@ class Partition:
 
     Attributes:
         number: in the table.
-        label: its name there, by which it is found.
+        label: its name there, by which it is found on the disk that the system runs from.
         type_code: what it is for, as sgdisk writes it.
         start_bytes: where it begins.
         size_bytes: how long it is.

@@ -14,7 +14,11 @@ PLATFORM: Final = "platform"
 """The boot loader of a board that counts starts itself, and is asked through its own tool."""
 GRUB_ENVIRONMENT: Final = "/boot/efi/EFI/BOOT/grubenv"
 PARTITIONS: Final = {GRUB: ("root-a", "root-b"), PLATFORM: ("APP", "APP_b")}
-"""The two slots, by the names of their partitions: our own layout, and the one that NVIDIA's flash tools lay."""
+"""
+The two slots, by the names of their partitions: our own layout, and the one that NVIDIA's flash tools lay.
+
+A rule of the box's package makes links of these names for the disk that the box runs from, and for no other.
+"""
 IMAGE_NAME: Final = "root.ext4"
 MODELS_FOLDER: Final = "models"
 FIRST_CHOICE: Final = ("ORDER=A B", "A_OK=1", "A_TRY=0", "A_SURE=1", "B_OK=0", "B_TRY=0", "B_SURE=0")
@@ -52,7 +56,7 @@ def system_configuration(target: str, *, compatible: str) -> str:
         *handlers,
     ]
     for index, (name, partition) in enumerate(zip("AB", PARTITIONS[loader], strict=True)):
-        lines += ["", f"[slot.rootfs.{index}]", f"device=/dev/disk/by-partlabel/{partition}", "type=ext4", f"bootname={name}"]
+        lines += ["", f"[slot.rootfs.{index}]", f"device=/dev/windlass/{partition}", "type=ext4", f"bootname={name}"]
     return "\n".join(lines) + "\n"
 
 
