@@ -73,6 +73,22 @@ def test_an_image_is_on_the_disk(image: Path, disk: Path) -> None:
         assert bytes(MIB) == kept.read()
 
 
+def test_a_disk_is_told_from_a_stick_of_the_same_image(image: Path, disk: Path) -> None:
+    """Its partitions lie where the image has them and have the same names, and other identifiers; its table is sound."""
+    subprocess.run(["sgdisk", "--clear", "--new=1:2048:4095", "--change-name=1:root-a", image], check=True, capture_output=True)
+    Path(f"{image}.sha256").write_text(f"{hashlib.sha256(image.read_bytes()).hexdigest()}  {image.name}\n", encoding="ascii")
+    write(image, disk)
+
+    def told(where: Path, word: str) -> str:
+        asked = subprocess.run(["sgdisk", "--info=1", where], capture_output=True, text=True, check=True)
+        return next(line for line in asked.stdout.splitlines() if line.startswith(word))
+
+    words = ("Partition unique GUID", "First sector", "Last sector", "Partition name")
+    assert [False, True, True, True] == [told(image, word) == told(disk, word) for word in words]
+    verified = subprocess.run(["sgdisk", "--verify", disk], capture_output=True, text=True, check=True).stdout
+    assert "No problems found" in verified
+
+
 def test_a_disk_in_use(image: Path, disk: Path, tmp_path: Path) -> None:
     """A disk that is mounted is refused, with the place; and so is one that another program holds for itself."""
     subprocess.run(["mkfs.ext4", "-q", "-F", disk], check=True)

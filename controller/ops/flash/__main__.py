@@ -5,6 +5,7 @@ Settings come from the command line of make, which hands them on as variables.
 """
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from controller.errors import ConfigError, WindlassError
 from controller.ops.flash import kit, plan
 from controller.ops.flash.boards import PC, choose_board, read_boards
 from controller.ops.flash.commands import Command, Step, write_script
-from controller.ops.flash.copying import copy_image, read_checksum
+from controller.ops.flash.copying import copy_image, individualize, read_checksum
 from controller.ops.flash.disk import lsblk_argv, read_disk, refuse
 from controller.ops.flash.gather import PROJECT, Inquiry, Place, show_fetching, write_order
 from controller.ops.flash.recovery import NotInRecoveryError, find_board, read_devices
@@ -115,6 +116,8 @@ def flash_disk(inquiry: Inquiry, place: Place) -> None:
     if inquiry.flag("DRY_RUN"):
         typer.echo(f"# write {image} ({format_bytes(size_bytes)}, SHA-256 {checksum}) onto {what}, and read it back")
         return
+    if shutil.which("sgdisk") is None:
+        raise ConfigError(["a disk gets identifiers of its own by sgdisk, which this machine lacks: apt install gdisk"])
     confirm(f"{what} is overwritten.", disk.path, yes=inquiry.flag("YES"), ask=inquiry.ask)
     with console.status("") as status:
 
@@ -122,6 +125,7 @@ def flash_disk(inquiry: Inquiry, place: Place) -> None:
             status.update(f"{says} [dim]{format_bytes(done_bytes)} of {format_bytes(size_bytes)}[/]")
 
         copy_image(image, Path(disk.path), checksum=checksum, progress=progress)
+    individualize(Path(disk.path))
     subprocess.run(["blockdev", "--rereadpt", disk.path], capture_output=True, check=False)
     console.print(f"{disk.path} holds {image.name}, and what was read back is the same. Start the machine from it.")
 

@@ -10,6 +10,7 @@ import hashlib
 import os
 import stat
 import struct
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +21,9 @@ from controller.units import MIB
 
 CHUNK_BYTES: Final = 4 * MIB
 END_BYTES: Final = MIB
+TABLE_AT: Final = 512
+TABLE: Final = b"EFI PART"
+"""What a GUID partition table begins with, and where."""
 BLKZEROOUT: Final = 0x127F
 BLKFLSBUF: Final = 0x1261
 
@@ -78,6 +82,27 @@ def copy_image(image: Path, disk: Path, *, checksum: str, progress: Progress) ->
         raise DiskError(
             f"{disk} did not keep what was written: wanted SHA-256 {checksum}, got {kept}; take another disk or cable"
         )
+
+
+def individualize(disk: Path) -> None:
+    """
+    Give a disk that holds an image, and its partitions, identifiers of their own; a stick with the same image keeps the image's.
+
+    The second copy of the table moves to the end of the disk, where it belongs.
+
+    Raises:
+        DiskError: the table could not be written.
+
+    """
+    with disk.open("rb") as file:
+        file.seek(TABLE_AT)
+        if file.read(len(TABLE)) != TABLE:
+            return
+    done = subprocess.run(
+        ["sgdisk", "--move-second-header", "--randomize-guids", str(disk)], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise DiskError(f"{disk} holds the image and got no identifiers of its own: {(done.stderr or done.stdout).strip()}")
 
 
 def hash_start(path: Path, size_bytes: int, *, progress: Progress, says: str) -> str:
