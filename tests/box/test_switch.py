@@ -79,6 +79,12 @@ class Box:
         """Have the world be so."""
         (self.world / name).touch()
 
+    def leave_kib(self, available_kib: int) -> None:
+        """Have so much memory of 8 GB be available."""
+        file = self.folder / "facts" / "proc" / "meminfo"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"MemTotal: 8000000 kB\nMemFree: 1 kB\nMemAvailable: {available_kib} kB\n")
+
     def reboot(self) -> subprocess.CompletedProcess[str]:
         """Switch it off and on again: what ran and what lay in memory is gone."""
         shutil.rmtree(self.folder / "run-box", ignore_errors=True)
@@ -112,6 +118,7 @@ def box(tmp_path: Path) -> Box:
         for name in ("appliance.yaml", "box.yaml"):
             (folder / name).write_text("{}")
     (made.folder / "home" / "state.db").write_text("keys")
+    made.leave_kib(4_000_000)
     (made.world / "home").symlink_to(made.folder / "home")
     (made.releases / OLD / "verdict").write_text("good\n")
     (made.releases / "current").symlink_to(OLD)
@@ -254,6 +261,20 @@ def test_what_a_host_is_is_known_before_the_controller_ends(box: Box) -> None:
     box.run("switch", NEW)
 
     assert (box.folder / "run-box" / "host" / f"{NEW}.yaml").exists()
+
+
+def test_a_full_box_is_left_alone(box: Box) -> None:
+    """A trial would cost somebody a model; what is refused may be tried again."""
+    box.leave_kib(500_000)
+    refused = box.run("switch", NEW)
+    none_tried = not (box.world / "tried").exists()
+    box.leave_kib(663_000)
+
+    assert (1, "") == (refused.returncode, box.verdict(NEW))
+    assert "wants 646 MiB of memory to be available, and 488 MiB are: end a model" in refused.stderr
+    assert none_tried
+    assert is_whole(box, OLD)
+    assert 0 == box.run("switch", NEW).returncode
 
 
 def test_a_missing_image_is_found_first(box: Box) -> None:
