@@ -263,6 +263,18 @@ def test_what_a_host_is_is_known_before_the_controller_ends(box: Box) -> None:
     assert (box.folder / "run-box" / "host" / f"{NEW}.yaml").exists()
 
 
+@pytest.mark.parametrize(("new_trouble", "code", "runs"), [("the disk is slow", 0, NEW), ("it forgets models", 3, OLD)])
+def test_a_release_is_not_blamed_for_what_was_wrong_before(box: Box, new_trouble: str, code: int, runs: str) -> None:
+    """Only for what is new: how long somebody has waited is not."""
+    (box.world / f"troubled-{OLD}").write_text("the disk is slow")
+    (box.world / f"troubled-{NEW}").write_text(new_trouble)
+    done = box.run("switch", NEW)
+
+    assert code == done.returncode, done.stderr
+    assert is_whole(box, runs)
+    assert not (box.releases / "switching").exists()
+
+
 def test_a_full_box_is_left_alone(box: Box) -> None:
     """A trial would cost somebody a model; what is refused may be tried again."""
     box.leave_kib(500_000)
