@@ -257,7 +257,7 @@ def status(now: str, **verdicts: str) -> dict[str, object]:
         (status("v1", v2="failed: no answer"), 1, TrialError, "did not do (failed: no answer); v1 goes on serving"),
         (status("v1", v2="bad: it ended"), 3, WentBackError, "did not hold (bad: it ended), and was left again; v1 goes on"),
         (status("v1", v2="bad: it ended"), 0, WentBackError, "was left again"),
-        (status("v1", v2="bad: it ended"), 1, TrialError, "tried again only after ssh box /usr/lib/windlass/release forgive v2"),
+        (status("v1", v2="bad: it ended"), 1, TrialError, "tried again only after `windlass release forgive v2` as root there"),
         (status("v1"), 4, LockedError, "another switch"),
         (status("v1"), 0, UnreachableBoxError, "not come to its end; run this again"),
         (status("", v2=""), 1, DeployError, "ended with status 1, its own words are above; no release runs there"),

@@ -41,15 +41,15 @@ def failure(status: Mapping[str, Any] | None, *, name: str, version: str, code: 
     now = running(status)
     if now == version and code == 0:
         return None
-    kind, text = _reason(name, version, code, verdict(status, version))
+    kind, text = _reason(version, code, verdict(status, version))
     return kind(f"{name}: {text}; {f'{now} goes on serving' if now else 'no release runs there'}")
 
 
-def _reason(name: str, version: str, code: int, found: str) -> tuple[type[DeployError], str]:
+def _reason(version: str, code: int, found: str) -> tuple[type[DeployError], str]:
     if code == UNDER_WAY:
         return LockedError, "another switch is under way there; run this again when it has ended"
     if found.startswith("bad") and code == NOT_BEGUN:
-        forgive = f"ssh {name} /usr/lib/windlass/release forgive {version}"
+        forgive = f"`windlass release forgive {version}` as root there"
         return TrialError, f"{version} was found {found} before, and is tried again only after {forgive}"
     if found.startswith("bad"):
         return WentBackError, f"{version} ran, did not hold ({found}), and was left again"
