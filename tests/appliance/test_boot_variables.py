@@ -51,9 +51,10 @@ def test_two_that_write_at_once_lose_nothing_of_each_other(block: Path) -> None:
     assert {f"{name}=1" for name in names} <= set(edit(str(block), "list").splitlines())
 
 
-def test_a_block_that_was_lost_is_made_again(block: Path) -> None:
-    """A file of no bytes is what the usual tool leaves when the power goes at the wrong moment."""
-    block.write_bytes(b"")
+@pytest.mark.parametrize("left", [b"", b"#" * 1024])
+def test_a_block_that_was_lost_is_made_again(block: Path, left: bytes) -> None:
+    """A file of no bytes is what the usual tool leaves when the power goes at the wrong moment, and a bad disk anything."""
+    block.write_bytes(left)
 
     edit(str(block), "set", "A_OK=1")
 
