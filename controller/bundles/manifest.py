@@ -22,7 +22,8 @@ FORMAT: Final = 1
 FILE_NAME: Final = "windlass-bundle.json"
 MODELS: Final = "models"
 ENGINES: Final = "engines"
-MAX_BYTES: Final = 64 * 1024 * 1024
+MAX_BYTES: Final = 16 * 1024 * 1024
+"""Of a manifest: 100,000 parts and more. It is read whole, and from whatever stick somebody has plugged in."""
 _NEW: Final = ".windlass-bundle.new"
 _LARGEST: Final = 1 << 60
 
