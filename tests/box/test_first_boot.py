@@ -55,6 +55,7 @@ class Machine:
                 "WINDLASS_HANDED": str(self.esp),
                 "WINDLASS_FACTS": str(self.facts),
                 "WINDLASS_SHARED": str(self.shared),
+                "WINDLASS_SCRIPTS": str(PROJECT / "appliance" / "box" / "tree" / "usr" / "lib" / "windlass"),
                 **(environ or {}),
             },
         )
