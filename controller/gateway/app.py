@@ -208,7 +208,7 @@ async def serve(settings: Settings, supervisor: Supervisor = NOBODY) -> None:
 
     """
     host, port = split_listen(settings.gateway.listen)
-    session = Session(str(settings.run / SOCKET_NAME))
+    session = Session(str(settings.run / SOCKET_NAME), waiting_limit=settings.scheduler.queue_limit)
     async with asyncio.TaskGroup() as group:
         beside = [group.create_task(session.run()), group.create_task(supervisor.keep_alive())]
         try:

@@ -3,8 +3,8 @@ The gateway's side of the controller's socket: one session, many leases.
 
 A lease is waited for, held and given back; whoever holds one hears when it is taken away. The session connects again by
 itself. What it holds is then renewed and what waits is asked for again, so that a controller that is restarted costs a waiting
-caller only time. A controller that stays away longer than `away_limit_s` ends the waiting, and until it is back new requests are
-refused at once.
+caller only time. For how long one waits for a controller that is away, `absence` decides; there is room for as many as may wait
+at the controller itself.
 """
 
 import asyncio
@@ -20,15 +20,17 @@ import structlog
 
 from controller import wire
 from controller.errors import ProtocolError, Reason
+from controller.gateway.absence import LIMIT_S, Absence
 from controller.gateway.directory import Directory
 from controller.gateway.problems import Fault, ProblemError, from_controller
+from controller.units import format_seconds
 
-AWAY_LIMIT_S: Final = 20.0
-"""How long a controller may be away before callers are told: a restart takes a few seconds."""
+WAITING_LIMIT: Final = 512
+"""How many may wait for a controller that is away, where nobody says otherwise."""
 CALL_TIMEOUT_S: Final = 10.0
 """How long a question that needs no loading may take."""
 _FIRST_PAUSE_S: Final = 0.05
-_LONGEST_PAUSE_S: Final = 2.0
+_LONGEST_PAUSE_S: Final = 0.5
 
 Outcome = Literal["ok", "error", "cancelled"]
 Priority = Literal["interactive", "batch"]
@@ -168,6 +170,20 @@ class Lease:
 
     # What the session tells it.
 
+    def wait_for_controller(self, absence: Absence) -> None:
+        """Wait for a controller that is away, as long as there is patience; what is granted goes on without it."""
+        if self.phase is Phase.WAITING:
+            deadline_s = self.acquire.deadline_s
+            ends_s = absence.patience_ends_s(asked_at_s=self._asked_at_s, deadline_s=deadline_s)
+            problem = away() if ends_s == absence.until_s else away(deadline_s)
+            self._timer = asyncio.get_running_loop().call_at(ends_s, self._patience_is_over, problem)
+
+    def controller_is_back(self) -> None:
+        """Wait without that limit again."""
+        if self.phase is Phase.WAITING and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
     def grant(self, message: wire.Granted) -> None:
         """Take the grant; one that only confirms a renewal changes nothing."""
         if self.phase is not Phase.WAITING:
@@ -205,6 +221,10 @@ class Lease:
         self.revoke(wire.Revoked(id=self.id, cause=Fault.TIME_LIMIT, message=text))
         self._session.forget(release)
 
+    def _patience_is_over(self, problem: ProblemError) -> None:
+        self.refuse(problem)
+        self._session.forget(wire.Release(id=self.id, outcome="error"))
+
     def _end(self) -> None:
         self.phase = Phase.ENDED
         if self._timer is not None:
@@ -222,14 +242,14 @@ class Session:
 
     """
 
-    def __init__(self, socket: str, *, away_limit_s: float = AWAY_LIMIT_S) -> None:
-        """Describe a session; `run` makes it."""
+    def __init__(self, socket: str, *, waiting_limit: int = WAITING_LIMIT, away_limit_s: float = LIMIT_S) -> None:
+        """Describe a session; `run` makes it. While the controller is away, no more than *waiting_limit* callers wait."""
         self.directory: Directory | None = None
         self.version = ""
         self._socket = socket
+        self._waiting_limit = waiting_limit
         self._away_limit_s = away_limit_s
-        self._given_up = True  # until a controller was there once, nobody waits for it
-        self._away_timer: asyncio.TimerHandle | None = None
+        self._absence: Absence | None = Absence()
         self._link: _Link | None = None
         self._leases: dict[str, Lease] = {}
         self._calls: dict[str, asyncio.Future[object]] = {}
@@ -243,9 +263,9 @@ class Session:
         return self._link is not None
 
     @property
-    def given_up(self) -> bool:
-        """Whether the controller has been away for so long that nobody waits for it any more."""
-        return self._given_up
+    def absence(self) -> Absence | None:
+        """Since when the controller is away, if it is."""
+        return self._absence
 
     @property
     def held(self) -> int:
@@ -331,9 +351,19 @@ class Session:
     # What a lease asks of it.
 
     def register(self, lease: Lease) -> None:
-        """Ask for a lease now, or as soon as the controller is back."""
-        if self._given_up:
-            raise away()
+        """
+        Ask for a lease now, or as soon as the controller is back.
+
+        Raises:
+            ProblemError: it is away for too long, or too many wait for it already.
+
+        """
+        if self._absence is not None:
+            if self._absence.is_given_up(asyncio.get_running_loop().time()):
+                raise away()
+            if (waiting := self.waiting) >= self._waiting_limit:
+                raise crowded(waiting, limit=self._waiting_limit)
+            lease.wait_for_controller(self._absence)
         self._leases[lease.id] = lease
         if self._link is not None:
             self._link.send(lease.acquire)
@@ -349,12 +379,10 @@ class Session:
         """Take the controller as there: renew what is held, ask again for what waits."""
         self._link = link
         self.version = message.version
-        self._given_up = False
-        if self._away_timer is not None:
-            self._away_timer.cancel()
-            self._away_timer = None
+        self._absence = None
         log.info("controller.connected", instance=message.instance, version=message.version, leases=len(self._leases))
         for lease in self._leases.values():
+            lease.controller_is_back()
             if lease.granted is None:
                 link.send(lease.again())
             else:
@@ -369,7 +397,9 @@ class Session:
         for answer in self._calls.values():
             if not answer.done():
                 answer.set_exception(ProblemError(Reason.UNAVAILABLE, "the controller went away before it answered"))
-        self._away_timer = asyncio.get_running_loop().call_later(self._away_limit_s, self._give_up)
+        self._absence = Absence(since_s=asyncio.get_running_loop().time(), limit_s=self._away_limit_s)
+        for lease in self._leases.values():
+            lease.wait_for_controller(self._absence)
 
     def take(self, message: wire.Reply) -> None:
         """Hand one message to whom it is for."""
@@ -413,18 +443,18 @@ class Session:
         else:
             answer.set_exception(problem)
 
-    def _give_up(self) -> None:
-        self._given_up = True
-        waiting = [lease for lease in self._leases.values() if lease.phase is Phase.WAITING]
-        log.warning("controller.given_up", after_s=self._away_limit_s, waiting=len(waiting))
-        for lease in waiting:
-            del self._leases[lease.id]
-            lease.refuse(away())
+
+def away(deadline_s: float | None = None) -> ProblemError:
+    """Say that nobody decides at the moment, and that the caller waits no longer where it has said so."""
+    if deadline_s is None:
+        return ProblemError(Reason.UNAVAILABLE, "the controller is away or still starting; ask again in a few seconds")
+    return ProblemError(Reason.TOO_LATE, f"the controller is away, and the caller waits {format_seconds(deadline_s)}")
 
 
-def away() -> ProblemError:
-    """Say that nobody decides at the moment."""
-    return ProblemError(Reason.UNAVAILABLE, "the controller is away or still starting; ask again in a few seconds")
+def crowded(waiting: int, *, limit: int) -> ProblemError:
+    """Say that as many wait for the controller as may wait at it."""
+    text = f"the controller is away, {waiting} callers wait for it, and no more than {limit} may; ask again later"
+    return ProblemError(Reason.QUEUE_FULL, text, details={"waiting": waiting, "queue_limit": limit})
 
 
 class _Link(asyncio.Protocol):

@@ -287,8 +287,8 @@ async def health(desk: Desk, inbound: Inbound) -> None:
 
 
 async def _health(desk: Desk) -> tuple[str, list[str]]:
-    if not desk.session.connected:
-        if desk.session.given_up:
+    if (absence := desk.session.absence) is not None:
+        if absence.is_alarming(asyncio.get_running_loop().time()):
             return "failing", ["the controller is away"]
         return "degraded", ["the controller was lost a moment ago; callers wait for it"]
     try:

@@ -46,6 +46,7 @@ TESTS: Final = (
     "engines_on_gpus",
     "edge_llm",
     "router",
+    "gateway_absence",
     "gateway_fields",
     "tensorrt_llm",
     "llm_jetson",

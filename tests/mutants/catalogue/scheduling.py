@@ -1,4 +1,4 @@
-"""Who is served and who is resident: scheduler, admission, drains, residency, callers, records."""
+"""Who is served and who is resident: scheduler, admission, drains, residency, callers, records; who waits for a controller."""
 
 from tests.mutants.mutant import Mutant
 
@@ -311,4 +311,21 @@ MUTANTS = (
     Mutant("replicas are pinned", "replicas", ", pinned=False, tier", ", tier"),
     Mutant("one replica too few", "replicas", "range(1, count + 1)", "range(1, max(2, count))"),
     Mutant("replicas have tiers", "replicas", ", tier=Tier.LARGE)", ")"),
+    # gateway/absence
+    Mutant("callers wait as long as people do", "gateway/absence", "LIMIT_S: Final = 300.0", "LIMIT_S: Final = 20.0"),
+    Mutant("people wait as long as callers do", "gateway/absence", "min(ALARM_S, self.limit_s)", "self.limit_s"),
+    Mutant("a controller that is given up is well", "gateway/absence", "min(ALARM_S, self.limit_s)", "ALARM_S"),
+    Mutant(
+        "one waits for a controller that was never there",
+        "gateway/absence",
+        "since_s: float = -math.inf",
+        "since_s: float = math.inf",
+    ),
+    Mutant("a deadline counts from the loss", "gateway/absence", "asked_at_s + deadline_s)", "self.since_s + deadline_s)"),
+    Mutant(
+        "a deadline outlasts the limit",
+        "gateway/absence",
+        "min(self.until_s, asked_at_s + deadline_s)",
+        "asked_at_s + deadline_s",
+    ),
 )
