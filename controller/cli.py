@@ -5,6 +5,7 @@ Tables for people, `--json` for programs. Heavy modules are imported by the verb
 """
 
 import os
+import signal
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -109,6 +110,8 @@ def serve(config: Config = None) -> None:
 @app.command(rich_help_panel="On the box")
 def gateway(config: Config = None) -> None:
     """Run a gateway: the HTTP API, without any right to the container engine."""
+    # A slow box takes long to read the modules with its handlers; until then a signal would kill it, or as process 1 be lost.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR1})
     settings = _settings(config)
     _configure_logs(settings)
     from controller.gateway import app as gateway_app  # noqa: PLC0415

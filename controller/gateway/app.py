@@ -196,7 +196,21 @@ async def _not_found(desk: Desk, request: Request, error: Exception) -> Response
 
 def run(settings: Settings) -> None:
     """Be the gateway's process, on uvloop."""
-    uvloop.run(serve(settings, find_supervisor(os.environ)))
+    uvloop.run(_run_until_signalled(settings))
+
+
+async def _run_until_signalled(settings: Settings) -> None:
+    """Serve; whoever is told to end before it listens has let nobody in, and ends at once."""
+    serving = asyncio.current_task()
+    assert serving is not None
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        asyncio.get_running_loop().add_signal_handler(number, serving.cancel)
+    # What came while the modules were read was held back by the command line, and is heard now.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGUSR1})
+    try:
+        await serve(settings, find_supervisor(os.environ))
+    except asyncio.CancelledError:
+        log.info("gateway.stopped")
 
 
 async def serve(settings: Settings, supervisor: Supervisor = NOBODY) -> None:
@@ -256,8 +270,7 @@ async def _serve(settings: Settings, session: Session, supervisor: Supervisor, *
         supervisor.says("drains: another gateway takes what is new")
         await served.drain(limit_s=settings.scheduler.request_limit_s, is_waiting=lambda: session.waiting > 0)
 
-    handlers = {signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGUSR1: draining.set}
-    for number, handler in handlers.items():
+    for number, handler in {signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGUSR1: draining.set}.items():
         loop.add_signal_handler(number, handler)
     drainer = loop.create_task(drain())
     try:
@@ -265,8 +278,8 @@ async def _serve(settings: Settings, session: Session, supervisor: Supervisor, *
         await served.serve()
     finally:
         drainer.cancel()
-        for number in handlers:
-            loop.remove_signal_handler(number)
+    with contextlib.suppress(asyncio.CancelledError):
+        await drainer  # one that failed has ended the serving, and says why
 
 
 def split_listen(text: str) -> tuple[str, int]:

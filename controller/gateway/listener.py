@@ -178,6 +178,7 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, *, share_port: bool, started: Callable[[], None]) -> None:
         """Listen nowhere yet; *started* is called once it does."""
         super().__init__(config)
+        self.servers = []  # one that is to leave before it listens has none
         self._share_port = share_port
         self._on_started = started
         self._listening: list[socket.socket] = []
@@ -208,11 +209,18 @@ class Server(uvicorn.Server):
             is_waiting: somebody waits for its answer to begin, which has a bound of its own.
 
         """
+        try:
+            await self._drain(limit_s=limit_s, is_waiting=is_waiting)
+        finally:
+            self.should_exit = True  # whatever goes wrong: it does not listen any more
+
+    async def _drain(self, *, limit_s: float, is_waiting: Callable[[], bool]) -> None:
         loop = asyncio.get_running_loop()
         for server in self.servers:
             server.close()
         for accepted in self._let_go():
-            await loop.connect_accepted_socket(self._connection, accepted)
+            with contextlib.suppress(OSError):  # it is gone already
+                await loop.connect_accepted_socket(self._connection, accepted)
         for connection in tuple(self.server_state.connections):
             if isinstance(connection, Listener):
                 connection.finish()
@@ -221,7 +229,6 @@ class Server(uvicorn.Server):
             await asyncio.sleep(DRAIN_POLL_S)
             if is_waiting():
                 deadline_s = loop.time() + limit_s
-        self.should_exit = True
 
     def _connection(self) -> asyncio.Protocol:
         made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]

@@ -1,16 +1,25 @@
 """A gateway that leaves: it takes nobody new, and everybody it has is answered."""
 
 import asyncio
+import os
+import signal
 import socket
+import sys
+from pathlib import Path
 
 import pytest
 
+from controller.config import Settings
+from controller.gateway.app import build
+from controller.gateway.lease import Session
+from controller.gateway.listener import server
 from tests.gateway.conftest import World
 from tests.gateway.fakes import CHAT, connection, request
 from tests.waiting import until
 
 BODY = {"model": "mini", "messages": [{"role": "user", "content": "hi"}]}
 LONG_S = 60.0
+ROOT = Path(__file__).parents[2]
 
 
 def leave(world: World, *, limit_s: float = LONG_S) -> asyncio.Task[None]:
@@ -87,6 +96,60 @@ async def test_a_caller_that_waits_is_waited_for(world: World) -> None:
     await left
 
     assert head.startswith("http/1.1 200")
+
+
+async def test_a_leave_that_goes_wrong_ends_all_the_same(world: World) -> None:
+    """It does not listen any more: a process that stayed would serve nobody and never end."""
+
+    def is_waiting() -> bool:
+        raise RuntimeError("broken")
+
+    assert world.server is not None
+    async with connection(world.port):
+        await until("the caller to be there", lambda: world.server and world.server.server_state.connections)
+        with pytest.raises(RuntimeError, match="broken"):
+            await world.server.drain(limit_s=LONG_S, is_waiting=is_waiting)
+
+    assert world.server.should_exit
+
+
+async def test_a_gateway_may_leave_before_it_listens() -> None:
+    """There is nobody to wait for."""
+    served = server(build(Settings(), Session("/nonexistent")), host="127.0.0.1", port=0, max_header_bytes=1024, grace_s=1.0)
+    await served.drain(limit_s=LONG_S, is_waiting=lambda: False)
+    async with asyncio.timeout(10):
+        await served.serve()
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+@pytest.mark.parametrize("moment", ["reads its modules", "waits for keys"])
+async def test_a_process_that_does_not_serve_yet_ends_when_it_is_told(
+    tmp_path: Path, number: signal.Signals, moment: str
+) -> None:
+    """At every moment, and as one that ends well: a signal is neither its death nor lost."""
+    environ = {"PATH": os.environ["PATH"], "WINDLASS_RUN": str(tmp_path), "WINDLASS_LISTEN": "0.0.0.0:0"}
+    argv = (sys.executable, "-m", "controller", "gateway")
+    process = await asyncio.create_subprocess_exec(*argv, env=environ, cwd=ROOT, stderr=asyncio.subprocess.PIPE)
+    assert process.stderr is not None
+    try:
+        if moment == "reads its modules":
+            status = Path(f"/proc/{process.pid}/status")
+            await until("it to hold the signal back", lambda: holds_back(status.read_text(encoding="utf-8"), number))
+        else:
+            assert b"gateway.waits_for_keys" in await process.stderr.readline()
+        process.send_signal(number)
+        _, said = await asyncio.wait_for(process.communicate(), 20)
+    finally:
+        if process.returncode is None:
+            process.kill()
+
+    assert (0, True) == (process.returncode, b"gateway.stopped" in said), said
+
+
+def holds_back(status: str, number: signal.Signals) -> bool:
+    """Read the kernel's words on a process."""
+    blocked = next(line.split()[1] for line in status.splitlines() if line.startswith("SigBlk:"))
+    return bool(int(blocked, 16) >> (number - 1) & 1)
 
 
 async def test_an_answer_that_takes_too_long_is_not_waited_for(world: World) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -274,7 +275,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
     """Give a function that runs one verb and returns exit code, output and errors."""
 
     def run(*argv: str) -> tuple[int, str, str]:
@@ -284,7 +285,9 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         out, err = capsys.readouterr()
         return ended.value.code if isinstance(ended.value.code, int) else 0, out, err
 
-    return run
+    held_back = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    yield run
+    signal.pthread_sigmask(signal.SIG_SETMASK, held_back)  # a gateway that did not come to serve has left some
 
 
 def squeezed(text: str) -> list[str]:
