@@ -51,6 +51,7 @@ from controller.store.setbacks import Setbacks
 from controller.store.watcher import Watcher
 from controller.supervisor import NOBODY, Supervisor, find_supervisor
 from controller.tenancy import Tenancy
+from controller.tenure import tenure
 from controller.units import MIB
 from controller.wire import Catalog as CatalogMessage
 from controller.wire import KeyCard, ModelCard
@@ -62,6 +63,9 @@ FLOOR_SHARE: Final = 1 / 20
 LEAST_FLOOR_BYTES: Final = 256 * MIB
 MOST_FLOOR_BYTES: Final = 1024 * MIB
 SOCKET_NAME: Final = "controller.sock"
+LOCK_NAME: Final = "controller.lock"
+WAITS: Final = "waits for the controller before it to end"
+"""A box's `switch` knows by the first word that the one before may end."""
 FOLDERS: Final = {"models": 0o755, "engines": 0o755, "kv": 0o711}
 """The folders of the home and their modes; whose conversations are kept is nobody's business, so `kv` cannot be listed."""
 
@@ -79,9 +83,18 @@ async def _run_until_signalled(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, serving.cancel)
+    # What came while the modules were read was held back by the command line, and is heard now.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     supervisor = find_supervisor(os.environ)
+
+    def waits() -> None:
+        supervisor.says(WAITS)
+        log.info("controller.waits_for_the_one_before")
+
     try:
-        await live(settings, lambda: DockerDriver(settings.owner), supervisor=supervisor)
+        # Nothing is touched before: the one that goes serves until this one has come as far as it can beside it.
+        async with tenure(Path(settings.run) / LOCK_NAME, waits=waits):
+            await live(settings, lambda: DockerDriver(settings.owner), supervisor=supervisor)
     except asyncio.CancelledError:
         supervisor.ending("stopped; the workers stay")
         log.info("controller.stopped")

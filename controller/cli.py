@@ -100,6 +100,7 @@ def exit_code(exc: WindlassError) -> int:
 @app.command(rich_help_panel="On the box")
 def serve(config: Config = None) -> None:
     """Run the controller: the only owner of the container engine."""
+    _hold_back(signal.SIGTERM)
     settings = _settings(config)
     _configure_logs(settings)
     from controller import app as controller_app  # noqa: PLC0415
@@ -110,8 +111,7 @@ def serve(config: Config = None) -> None:
 @app.command(rich_help_panel="On the box")
 def gateway(config: Config = None) -> None:
     """Run a gateway: the HTTP API, without any right to the container engine."""
-    # A slow box takes long to read the modules with its handlers; until then a signal would kill it, or as process 1 be lost.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR1})
+    _hold_back(signal.SIGTERM, signal.SIGUSR1)
     settings = _settings(config)
     _configure_logs(settings)
     from controller.gateway import app as gateway_app  # noqa: PLC0415
@@ -359,6 +359,15 @@ def version(*, as_json: AsJson = False) -> None:
         print_json({"version": __version__})
     else:
         typer.echo(f"windlass {__version__}")
+
+
+def _hold_back(*signals: signal.Signals) -> None:
+    """
+    Keep signals for the process that begins until it can hear them.
+
+    A slow box takes long to read the modules with its handlers; until then a signal would kill it, or as process 1 be lost.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
 
 
 def _settings(config: Path | None) -> "Settings":

@@ -143,6 +143,32 @@ def test_a_good_release_takes_over(box: Box) -> None:
     assert "keys" == (box.releases / "state.db.saved").read_text()
 
 
+def changes(box: Box) -> list[str]:
+    """Return what systemd was asked to do with controllers, in that order."""
+    asked = (box.world / "asked-of-systemctl").read_text().splitlines()
+    return [line for line in asked if line.startswith(("start", "stop")) and "controller@" in line]
+
+
+def test_a_controller_begins_beside_the_one_that_serves(box: Box) -> None:
+    """Callers wait from one to the other, and not while the new one is made."""
+    (box.world / "asked-of-systemctl").unlink()
+    box.run("switch", NEW)
+    old, new = (f"windlass-controller@{version}.service" for version in (OLD, NEW))
+
+    assert [f"start --no-block {new}", f"stop {old}", f"start {new}"] == changes(box)
+
+
+def test_a_controller_that_cannot_begin_costs_nobody_anything(box: Box) -> None:
+    """The old one has never ended."""
+    (box.world / "asked-of-systemctl").unlink()
+    box.make(f"no-controller-{NEW}")
+    done = box.run("switch", NEW)
+
+    assert 3 == done.returncode, done.stderr
+    assert f"stop windlass-controller@{OLD}.service" not in changes(box)
+    assert is_whole(box, OLD)
+
+
 @pytest.mark.parametrize(("current", "switching", "asked"), [(OLD, f"{NEW} {OLD} -", OLD), ("", f"{NEW} - -", NEW), ("", "", "")])
 def test_the_first_release_is_asked_while_it_takes_over(box: Box, current: str, switching: str, asked: str) -> None:
     """The owner's key is made by it, before its gateway may start, and nothing is current until both serve."""
