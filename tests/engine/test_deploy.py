@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import secrets
+import shlex
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -165,6 +166,40 @@ def test_a_killed_deploy_is_run_again(box: StandInBox, wish: Wish, monkeypatch: 
     assert arrived > LAYER_BYTES
     assert box.wire.sent_bytes - before < 2.1 * LAYER_BYTES - arrived + 200_000
     assert wish.release.version == status(box)["current"]
+
+
+CUT_AFTER_LOADING = """\
+#!/bin/sh
+if [ $# -gt 0 ] || [ ! -e /var/lib/windlass/incoming/deploy/loading ]; then exec /usr/bin/sync "$@"; fi
+kill -9 $PPID
+"""
+"""A `sync` before which the loading is cut."""
+
+
+def test_layers_that_a_cut_has_emptied_are_loaded_anew(box: StandInBox, wish: Wish) -> None:
+    """The engine counts them as whole: what was being loaded is given up, and comes again from what lies there already."""
+
+    def files() -> set[Path]:
+        return {path for path in box.engine.log.parent.glob("data/overlay2/*/diff/*") if path.name in {"one", "two"}}
+
+    before = files()
+    box.shell(f"printf %s {shlex.quote(CUT_AFTER_LOADING)} >/usr/local/bin/sync; chmod 755 /usr/local/bin/sync")
+    with pytest.raises(DeployError, match="loading images"):
+        deploy(box, wish)
+    box.shell("rm /usr/local/bin/sync")
+    loaded = files() - before
+    for path in loaded:
+        path.write_bytes(b"")
+    sent = box.wire.sent_bytes
+    with console.capture() as shown:
+        deploy(box, wish)
+
+    assert 2 == len(loaded)
+    assert "loaded anew" in shown.get()
+    assert [LAYER_BYTES] * 2 == [path.stat().st_size for path in files() - before]
+    assert box.wire.sent_bytes - sent < 200_000, "what has come was sent again"
+    assert wish.release.version == status(box)["current"]
+    assert "" == box.shell("ls /var/lib/windlass/incoming")
 
 
 def test_an_image_of_known_layers(box: StandInBox, wish: Wish, base: str) -> None:

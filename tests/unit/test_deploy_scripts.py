@@ -1,5 +1,6 @@
 """What the scripts of a deploy do on a box, in real bash, with programs of the test's in the place of the box's."""
 
+import hashlib
 import os
 import subprocess
 from collections.abc import Callable
@@ -54,11 +55,13 @@ esac""")  # fmt: skip
     layers = tmp_path / "home" / "incoming" / "deploy" / "layers"
     layers.mkdir(parents=True)
     (layers / "abc.tar").write_bytes(b"half")
+    (layers.parent / "loading").write_text("v1\n")
     host = read_host(run("probe", str(tmp_path / "home"), path=f"{programs}:{os.environ['PATH']}").stdout)
 
     assert "29.1.3" == host.engine
     assert host.whole_images
     assert {"abc.tar": 4} == host.arrived
+    assert host.loading
 
 
 def test_an_engine_that_does_not_answer_is_told(tmp_path: Path, programs: Path, program: Program) -> None:
@@ -83,3 +86,96 @@ def test_packages_ask_the_script_nothing(tmp_path: Path, programs: Path, program
     assert (0, "") == (done.returncode, done.stderr)
     assert ["update", "install"] == (tmp_path / "log").read_text().split()[:2]
     assert "installing rsync socat" in done.stdout
+
+
+ENGINE = """\
+echo "$*" >>"$0.asked"
+case $* in
+    load*)
+        ls "${0%/bin/docker}/box" >>"$0.saw"
+        tar --list >>"$0.took"
+        if [ -e "$0.cut" ]; then kill -9 $PPID; fi
+        if [ -e "$0.full" ]; then echo "write /x: no space left on device" >&2 && exit 1; fi
+        ;;
+    "image inspect "*) [ -e "$0.has" ] && grep -qx "$3" "$0.has" ;;
+esac"""
+"""An engine that notes what it is asked, and what lies beside what it loads."""
+
+
+@pytest.fixture
+def box(tmp_path: Path, program: Program) -> Path:
+    """Return the folder of a box to which a release of one image and one layer has come."""
+    program("docker", ENGINE)
+    folder = tmp_path / "box"
+    (folder / "layers").mkdir(parents=True)
+    (folder / "v1" / "images").mkdir(parents=True)
+    (folder / "layers" / "one.tar").write_bytes(b"layer")
+    (folder / "v1" / "images" / "manifest.json").write_text("[]")
+    (folder / "v1" / "images" / "tags").write_text("windlass/controller:1\n")
+    (folder / "v1" / "images" / "sums").write_text(f"{hashlib.sha256(b'layer').hexdigest()}  one.tar\n")
+    return folder
+
+
+def load(box: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run what gives the engine its layers."""
+    return run("load", str(box), *arguments, path=f"{box.parent / 'bin'}:{os.environ['PATH']}")
+
+
+def test_what_is_being_loaded_is_written_down_until_it_is_on_the_disk(box: Path, programs: Path) -> None:
+    """The mark stands while the engine loads, and goes with the layers."""
+    done = load(box, "v1")
+
+    assert (0, "") == (done.returncode, done.stderr)
+    assert "loading" in (programs / "docker.saw").read_text().split()
+    assert ["./", "./manifest.json", "one.tar"] == sorted((programs / "docker.took").read_text().split())
+    assert ["v1"] == [path.name for path in box.iterdir()]
+
+
+def test_images_whose_loading_was_cut_are_given_up(box: Path, programs: Path) -> None:
+    """Layers that nobody has noted yet are taken once more and go with their image; all of them are to be loaded anew."""
+    (programs / "docker.cut").touch()
+    load(box, "v1")
+    (programs / "docker.cut").unlink()
+    (programs / "docker.asked").unlink()
+    (programs / "docker.has").write_text("windlass/controller:1\n")
+    marked = (box / "loading").read_text()
+    done = load(box)
+
+    assert "v1\n" == marked
+    assert (0, "") == (done.returncode, done.stderr)
+    asked = (programs / "docker.asked").read_text().splitlines()
+    assert ["load --quiet", "image rm --force windlass/controller:1"] == [line for line in asked if "inspect" not in line]
+    assert not (box / "loading").exists()
+    assert (box / "layers" / "one.tar").exists()
+
+
+def test_an_image_that_cannot_be_given_up_stays_marked(box: Path, program: Program) -> None:
+    """A container may run on it: what is not whole is not forgotten."""
+    (box / "loading").write_text("v1\n")
+    program("docker", '[ "$2" != rm ] || { echo "image is being used by running container" >&2; exit 1; }')
+    done = load(box)
+
+    assert 1 == done.returncode
+    assert "image is being used by running container" in done.stderr
+    assert (box / "loading").exists()
+
+
+def test_an_engine_that_takes_nothing_leaves_no_mark(box: Path, programs: Path) -> None:
+    """Nothing was cut; why it did not is told, and the layers stay."""
+    (programs / "docker.full").touch()
+    done = load(box, "v1")
+
+    assert 66 == done.returncode
+    assert "no space left on device" in done.stderr
+    assert not (box / "loading").exists()
+    assert (box / "layers" / "one.tar").exists()
+
+
+def test_a_layer_that_has_come_damaged_is_removed(box: Path, programs: Path) -> None:
+    """And the engine sees none of it."""
+    (box / "layers" / "one.tar").write_bytes(b"other")
+    done = load(box, "v1")
+
+    assert 65 == done.returncode
+    assert not (box / "layers" / "one.tar").exists()
+    assert not (programs / "docker.asked").exists()

@@ -94,6 +94,7 @@ def test_the_manifest_names_layers_that_are_not_sent() -> None:
 
     assert [{"Config": "c.json", "RepoTags": [TAG], "Layers": [f"{'a' * 64}.tar", f"{'b' * 64}.tar"]}] == found
     assert f"{'b' * 64}  {'b' * 64}.tar\n" == layers.write_sums([B])
+    assert f"{TAG}\n" == layers.write_tags([Packed(tag=TAG, config="c.json", layers=(A, B))])
 
 
 def test_boxes_are_taken_in_their_order() -> None:

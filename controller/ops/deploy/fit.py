@@ -15,6 +15,12 @@ SMALLEST_MEMORY_BYTES: Final = GIB
 SPARE_BYTES: Final = 256 * MIB
 """What must stay free on a disk that something is copied to."""
 
+FULL: Final = (
+    "the disk of its container engine is full: remove models that nobody wants, or images with `docker image prune`, "
+    "and run this again; what has come stays there"
+)
+"""Said where an engine needed more room than its layers have bytes."""
+
 
 def access_problems(host: Host) -> Iterator[str]:
     """Say what keeps anything from being done on the box."""

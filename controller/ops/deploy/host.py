@@ -37,6 +37,7 @@ class Host:
         one_disk: both are the same room.
         arrived: the layers that an earlier copy has left there, by their files' names, with what has come of each.
         images: what its engine holds.
+        loading: its engine was loading images when it was cut, or is at it still; which of them are whole nobody knows.
         switching: the release that it is switching to at this moment; empty if to none.
         status: what the box says of its releases.
 
@@ -59,6 +60,7 @@ class Host:
     one_disk: bool = True
     arrived: Mapping[str, int] = field(default_factory=dict)
     images: tuple[Image, ...] = ()
+    loading: bool = False
     switching: str = ""
     status: Mapping[str, Any] | None = None
 
@@ -100,6 +102,7 @@ def read_host(text: str) -> Host:
         one_disk=values.get("data_disk") == values.get("engine_disk"),
         arrived=arrived,
         images=tuple(images),
+        loading=values.get("loading") == "yes",
         switching=values.get("switching", "").removeprefix("windlass-switch@").removesuffix(".service"),
         status=_status(values.get("status", "")),
     )

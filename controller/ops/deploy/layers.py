@@ -93,6 +93,11 @@ def write_manifest(images: Iterable[Packed]) -> str:
     return json.dumps(content, indent=2) + "\n"
 
 
+def write_tags(images: Iterable[Packed]) -> str:
+    """Write which images these are, for the box to give them up should their loading be cut."""
+    return "".join(f"{image.tag}\n" for image in images)
+
+
 def write_sums(layers: Collection[str]) -> str:
     """Write what `sha256sum --check` holds the files of *layers* against."""
     return "".join(f"{layer.removeprefix('sha256:')}  {layer_file(layer)}\n" for layer in layers)

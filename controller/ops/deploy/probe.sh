@@ -34,6 +34,7 @@ disk data "$home"
 
 as_root() { if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo -n "$@"; fi; }
 
+if as_root test -e "$home/incoming/deploy/loading"; then say loading yes; fi
 as_root find "$home/incoming/deploy/layers" -name '*.tar' -printf 'arrived\t%f %s\n' 2>/dev/null
 # Its warnings are no part of what it answers.
 if engine=$(as_root docker version --format '{{.Server.Version}}' 2>/dev/null); then

@@ -25,6 +25,7 @@ from controller.ops.deploy.layers import (
     missing_layers,
     write_manifest,
     write_sums,
+    write_tags,
 )
 from controller.ops.deploy.link import Link
 from controller.ops.deploy.lock import holding
@@ -92,6 +93,8 @@ class Boat:
 
     def _send(self, host: Host, check: Callable[[], None]) -> None:
         """Copy what the box lacks until it has all of it; an engine that wants whole images gets them at the second try."""
+        if host.loading:
+            host = self._give_up_cut()
         whole = host.whole_images
         self._link.must("making folders", commands.make_folders(self._wish.release.version))
         _write(self._wish.folder / "release", self._wish.release.files)
@@ -105,6 +108,8 @@ class Boat:
             loaded = self._link.script("load", str(commands.INCOMING), self._wish.release.version)
             if self._link.rehearses:
                 return
+            if "no space left on device" in loaded.err.lower():
+                raise UnfitError([f"{self._link.route.name}: {fit.FULL}"])
             if loaded.code == NOT_TAKEN:
                 console.print(f"  its engine did not take the layers ({loaded.last_words}): sending whole images", markup=False)
                 whole = True
@@ -112,6 +117,14 @@ class Boat:
                 raise DeployError(f"loading images on {self._link.route.name}: {loaded.last_words}")
             host = look(self._link)
         raise DeployError(f"{self._link.route.name} has not taken the images after {ROUNDS} rounds; its engine's log says why")
+
+    def _give_up_cut(self) -> Host:
+        """Have the box give up the images that it was loading when it was cut: they may look whole and be empty."""
+        console.print("  its engine was cut while it loaded images: they are loaded anew", markup=False)
+        given_up = self._link.script("load", str(commands.INCOMING))
+        if given_up.code:
+            raise DeployError(f"giving up half loaded images on {self._link.route.name}: {given_up.last_words}")
+        return look(self._link)
 
     def _copy(self, host: Host, lacking: tuple[Image, ...], layers: tuple[str, ...]) -> None:
         wish, version = self._wish, self._wish.release.version
@@ -124,7 +137,7 @@ class Boat:
         arrived_bytes = sum(min(size, host.arrived.get(name, 0)) for name, size in sizes.items())
         if found := list(fit.room_problems(host, sent_bytes=whole_bytes, arrived_bytes=arrived_bytes)):
             raise UnfitError([f"{self._link.route.name}: {problem}" for problem in found])
-        images = {MANIFEST: write_manifest(packed), "sums": write_sums(layers)}
+        images = {MANIFEST: write_manifest(packed), "sums": write_sums(layers), "tags": write_tags(packed)}
         images |= {image.config: (store / image.config).read_text(encoding="utf-8") for image in packed}
         _write(wish.folder / "images", images)
         began_s = monotonic()
