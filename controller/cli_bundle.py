@@ -57,6 +57,7 @@ def take(
     *,
     only: Annotated[list[str] | None, typer.Option("--only", metavar="MODEL", help="This model; may be given twice.")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="In place of a model of the same name with other content.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave a model of the same name with other content.")] = False,
     move: Annotated[bool, typer.Option("--move", help="Take the files out of the bundle as they arrive.")] = False,
     engine_files: EngineFiles = True,
     dry_run: DryRun = False,
@@ -69,8 +70,10 @@ def take(
     from controller.ops import bundle_lines  # noqa: PLC0415
     from controller.store.digests import be_nice  # noqa: PLC0415
 
+    if keep and replace:
+        raise typer.BadParameter("wanted --keep or --replace, got both", param_hint="--keep")
     home = _home(config)
-    wish = Wish(only=frozenset(only or ()), replace=replace, engine_files=engine_files, device=_device(config))
+    wish = Wish(only=frozenset(only or ()), replace=replace, keep=keep, engine_files=engine_files, device=_device(config))
     be_nice()
     with bundle_lines.progress(shown=not as_json and not dry_run) as progress:
         outcomes = Arrival(home=home, wish=wish, progress=progress, move=move).take(bundles, dry_run=dry_run)

@@ -13,6 +13,8 @@ from controller.units import MIB, format_bytes
 
 SPARE_BYTES: Final = 64 * MIB
 """Left free on the box's disk: a full one stops measurements and conversations."""
+_HELD: Final = (State.COPIED, State.REPLACED, State.THERE)
+"""The box has it afterwards as the bundle does."""
 
 
 class Present(enum.Enum):
@@ -34,6 +36,7 @@ class Wish:
     Attributes:
         only: these models and their engine files; all of them if it is empty.
         replace: a model of the same name with other content makes place.
+        keep: a model of the same name with other content stays, and is no reason to refuse the others.
         engine_files: take engine files as well.
         device: what this box is, as engine files name it; empty where nobody could say.
 
@@ -41,6 +44,7 @@ class Wish:
 
     only: frozenset[str] = frozenset()
     replace: bool = False
+    keep: bool = False
     engine_files: bool = True
     device: str = ""
 
@@ -71,7 +75,16 @@ class Verdict:
 
 def judge(bundle: Bundle, wish: Wish, present: Callable[[str, Item], Present]) -> tuple[Verdict, ...]:
     """Say what is to become of each folder of a bundle, in the order in which they are taken."""
-    return tuple(_judge_one(at, item, wish, present) for at, item in bundle.items())
+    verdicts = [_judge_one(at, item, wish, present) for at, item in bundle.items()]
+    other = {one.item.name for one in verdicts if not isinstance(one.item, EngineItem) and one.state not in _HELD}
+    return tuple(_with_model(verdict, other) for verdict in verdicts)
+
+
+def _with_model(verdict: Verdict, other: Collection[str]) -> Verdict:
+    """Leave an engine file where the box goes on with another model of that name, which would never ask for it."""
+    if not isinstance(verdict.item, EngineItem) or not verdict.is_taken or verdict.item.model not in other:
+        return verdict
+    return replace(verdict, state=State.LEFT, reason=f"it was built of another {verdict.item.model} than this box has")
 
 
 def _judge_one(at: str, item: Item, wish: Wish, present: Callable[[str, Item], Present]) -> Verdict:
@@ -103,6 +116,8 @@ def _judge_other(at: str, item: Item, wish: Wish) -> Verdict:
     if isinstance(item, EngineItem):
         # Its name says what it was built from; the one that is there is checked against its own manifest by the controller.
         return Verdict(at=at, item=item, state=State.THERE, reason="one that was built from the same is there")
+    if wish.keep:
+        return Verdict(at=at, item=item, state=State.LEFT, reason="a model of this name with other content is there, and stays")
     if not wish.replace:
         return Verdict(at=at, item=item, state=State.FAILED, reason="a model of this name with other content is there")
     return Verdict(at=at, item=item, state=State.REPLACED)
@@ -134,7 +149,7 @@ def check_clashes(verdicts: Collection[Verdict]) -> None:
     clashing = [verdict for verdict in verdicts if verdict.state is State.FAILED]
     if clashing:
         said = "; ".join(f"{verdict.at}: {verdict.reason}" for verdict in clashing)
-        raise BundleRefusedError(f"{said}; --replace puts it in place of what is there, --only takes others alone")
+        raise BundleRefusedError(f"{said}; --replace puts it in place of what is there, --keep takes the others")
 
 
 def check_asked(verdicts: Collection[Verdict], wish: Wish) -> None:

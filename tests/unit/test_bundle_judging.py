@@ -55,7 +55,8 @@ def test_engine_files_come_before_their_models() -> None:
 )
 def test_what_was_compiled_for_a_device_is_for_that_device(built_for: str, box: str, state: State) -> None:
     """What was not compiled is for all; where nobody can say what the box is, its controller will."""
-    (verdict,) = judge(Bundle(engine_files=(engine(device=built_for),)), Wish(device=box), nothing)
+    bundle = Bundle(models=(model("one"),), engine_files=(engine(device=built_for),))
+    verdict, _ = judge(bundle, Wish(device=box), nothing)
 
     assert state is verdict.state
     assert (f"built for {built_for}" in verdict.reason) is (state is State.LEFT)
@@ -86,6 +87,32 @@ def test_what_is_there_stays_unless_somebody_says_so(present: Present, replace: 
     bundle = Bundle(models=(model("one"),), engine_files=(engine(),))
 
     assert states_of == states(bundle, Wish(replace=replace), present)
+
+
+@pytest.mark.parametrize(
+    ("wish", "model_state", "engine_state"),
+    [
+        (Wish(), State.FAILED, State.LEFT),
+        (Wish(keep=True), State.LEFT, State.LEFT),
+        (Wish(replace=True), State.REPLACED, State.COPIED),
+    ],
+)
+def test_an_engine_file_comes_with_its_model_alone(wish: Wish, model_state: State, engine_state: State) -> None:
+    """Of a model that stays as the box has it, nothing is taken; one that is the same, or is replaced, gets its own."""
+
+    def present(at: str, item: Item) -> Present:
+        return Present.OTHER if at == "models/one" else Present.NOTHING
+
+    def same(at: str, item: Item) -> Present:
+        return Present.SAME if at == "models/one" else Present.NOTHING
+
+    bundle = Bundle(models=(model("one"), model("two")), engine_files=(engine(),))
+    found = judge(bundle, wish, present)
+
+    assert [engine_state, model_state, State.COPIED] == [one.state for one in found]
+    assert ("built of another one" in found[0].reason) is (engine_state is State.LEFT)
+    assert [State.COPIED, State.THERE, State.COPIED] == [one.state for one in judge(bundle, wish, same)]
+    assert [State.COPIED, State.COPIED] == states(Bundle(models=(model("two"),), engine_files=(engine("called so before"),)))
 
 
 def verdict(name: str, size: int = 10, state: State = State.COPIED) -> Verdict:

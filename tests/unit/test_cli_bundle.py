@@ -71,6 +71,7 @@ def test_how_it_ends(run: Run, root: Path, other: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("WINDLASS_HOME", str(other))
     put(other / "models" / "one", {"weights.gguf": b"mine"})
     clash = run("bundle", "import", str(root))
+    kept, torn = run("bundle", "import", str(root), "--keep"), run("bundle", "import", str(root), "--keep", "--replace")
     damaged = run("bundle", "import", str(root), "--replace")
     (root / FILE_NAME).write_text(json.dumps({"format": FORMAT + 1}))
     newer = run("bundle", "import", str(root))
@@ -79,6 +80,8 @@ def test_how_it_ends(run: Run, root: Path, other: Path, monkeypatch: pytest.Monk
     assert "there are: one, two" in unknown[2]
     assert [0, 1] == [by_size[0], by_hash[0]]
     assert (4, True) == (clash[0], "--replace" in clash[2])
+    assert (1, 2) == (kept[0], torn[0])
+    assert "left: models/one, " in kept[1]
     assert 1 == damaged[0]
     assert "replaced: models/one" in damaged[1]
     assert f"failed: models/two, 300 B: {part}: wanted the SHA-256" in damaged[1]

@@ -118,6 +118,26 @@ def test_a_power_cut_while_the_slot_is_written_is_no_verdict(box: Box) -> None:
     assert 0 == box.run("update", box.bundle("2")).returncode
 
 
+@pytest.mark.parametrize("status", [0, 1])
+def test_models_that_differ_stay_and_are_told(box: Box, status: int) -> None:
+    """The update goes on without them; models that cannot be taken in, such as on a full disk, refuse it."""
+    (box.state / "mounted/models").mkdir()
+    windlass = box.folder / "bin/windlass"
+    windlass.write_text(
+        '#!/bin/sh\necho "$*" >"$STAND_IN/imported"\n'
+        f'echo "left: models/one, 4 MiB: other content is there, and stays"; echo "copied: models/two"; exit {status}\n'
+    )
+    windlass.chmod(0o755)
+
+    done = box.run("update", box.bundle("2"))
+
+    assert status == done.returncode
+    assert "bundle import --keep .\n" == (box.state / "imported").read_text()
+    assert ("update: models/one, 4 MiB: other content is there, and stays\n" in done.stdout) is (status == 0)
+    assert "models/two" not in done.stdout
+    assert ("1" if status == 0 else "0") == (box.state / "next").read_text().strip()
+
+
 def test_a_write_that_fails_is_told_with_raucs_own_reason(box: Box) -> None:
     """Nothing is switched, and nothing stays under way."""
     (box.state / "broken").touch()
