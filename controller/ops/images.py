@@ -280,6 +280,20 @@ def _show(target: Target, bills: Sequence[Bill], *, as_json: bool) -> None:
     wide.print(bill_table.conclude(target, bills))
 
 
+def said_target(project: Path, environ: Mapping[str, str]) -> Target | None:
+    """
+    Return the kind of box that somebody has named, now or last time; `None` if nobody has.
+
+    Raises:
+        ConfigError: there are no images for what DEVICE and JETPACK say.
+
+    """
+    remembered = project / "build" / "device"
+    if not (wish := read_wish(environ)) and remembered.exists():
+        return recall_target(remembered.read_text(encoding="utf-8"))
+    return wish
+
+
 def find_target(project: Path, environ: Mapping[str, str], system: System) -> Target:
     """
     Find out for which box images are made: what DEVICE says, said last time, a Jetson says of itself, or else one without a GPU.
@@ -288,11 +302,8 @@ def find_target(project: Path, environ: Mapping[str, str], system: System) -> Ta
         ConfigError: there are no images for what DEVICE and JETPACK say.
 
     """
-    if wish := read_wish(environ):
-        return wish
-    remembered = project / "build" / "device"
-    if remembered.exists():
-        return recall_target(remembered.read_text(encoding="utf-8"))
+    if said := said_target(project, environ):
+        return said
     jetson = read_jetson(system)
     return (jetson and guess_target(jetson.family, jetson.l4t)) or CPU
 

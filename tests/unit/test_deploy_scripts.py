@@ -79,6 +79,7 @@ def test_packages_ask_the_script_nothing(tmp_path: Path, programs: Path, program
     for name in ("sort", "head", "cat"):
         (programs / name).symlink_to(f"/usr/bin/{name}")
     program("apt-cache", "")
+    program("dpkg", "cat")
     program("apt-get", f'cat >/dev/null; echo "$1" >>{tmp_path}/log')
     program("systemctl", f"echo systemctl >>{tmp_path}/log")
     done = run("packages", path=str(programs))

@@ -221,6 +221,16 @@ def test_images_for_another_jetpack_are_refused() -> None:
     assert [] == found(changed(l4t="39.2.0"), target=ORIN)
 
 
+def test_a_jetson_gets_no_other_images_unasked() -> None:
+    """Where nobody has named the kind of box, this machine's own is meant; who wants a Jetson without its GPU says so."""
+    jetson = changed(l4t="39.2.0")
+
+    assert ["DEVICE=orin or DEVICE=thor" in problem for problem in found(jetson, guessed=True)] == [True]
+    assert [] == found(jetson)
+    assert [] == found(jetson, target=ORIN, guessed=True)
+    assert [] == found(FIT, guessed=True)
+
+
 def test_an_image_that_the_box_made_itself_will_do() -> None:
     """What is not here must be there, and then it is not sent."""
     assert [] == found(changed(images=(image(A),)), images=[])
@@ -314,6 +324,7 @@ def test_commands_are_these() -> None:
         commands.remote(ROUTE, commands.stage("v1")),
         commands.remote(ROUTE, commands.switch("v1")),
         commands.remote(ROUTE, commands.tidy()),
+        *(commands.remote(ROUTE, argv) for argv in commands.put(PurePosixPath("/in/daemon.json"), "/etc/docker/daemon.json")),
     ]
     incoming = "/var/lib/windlass/incoming/deploy"
 
@@ -328,6 +339,13 @@ def test_commands_are_these() -> None:
         [*ssh.split(), "--", "box", f"/usr/lib/windlass/release stage {incoming}/v1/release"],
         [*ssh.split(), "--", "box", "systemctl start --no-block windlass-switch@v1.service"],
         [*ssh.split(), "--", "box", f"rm --recursive --force {incoming}"],
+        [*ssh.split(), "--", "box", "install --mode=0644 /in/daemon.json /etc/docker/daemon.json.windlass"],
+        [*ssh.split(), "--", "box", "sync /etc/docker/daemon.json.windlass"],
+        [
+            *ssh.split(), "--", "box",
+            "mv --force --no-target-directory /etc/docker/daemon.json.windlass /etc/docker/daemon.json",
+        ],
+        [*ssh.split(), "--", "box", "sync /etc/docker"],
     ] == shown  # fmt: skip
 
 

@@ -17,15 +17,15 @@ import typer
 
 from controller.errors import ConfigError, WindlassError
 from controller.ops import box_deb, recipes, release
-from controller.ops.deploy import fleet, stock
+from controller.ops.deploy import fit, fleet, stock
 from controller.ops.deploy import provision as provisioning
 from controller.ops.deploy.cargo import Wish, compose_release
 from controller.ops.deploy.errors import DeployError, UnusableError
 from controller.ops.deploy.inventory import read_hosts
 from controller.ops.deploy.link import Link
 from controller.ops.deploy.rehearsal import Rehearsal
-from controller.ops.deploy.steps import Boat, Return
-from controller.ops.images import Builder, find_target
+from controller.ops.deploy.steps import Boat, Return, through_cuts
+from controller.ops.images import Builder, find_target, said_target
 from controller.ops.release import PROJECT
 from controller.ops.steps import console
 from controller.ops.targets import CPU
@@ -81,12 +81,18 @@ def provision(
     names = _names(host, inventory)
 
     def make_box(link: Link) -> None:
-        provisioning.provision(link, package, folder=FOLDER / "provision", break_lock=break_lock)
+        provisioning.provision(
+            link,
+            package,
+            folder=FOLDER / "provision",
+            break_lock=break_lock,
+            problems=lambda host: (*fit.access_problems(host), *fit.target_problems(host, wish.target, guessed=wish.guessed)),
+        )
         if link.rehearses:
             console.print("  # then what make deploy does; DRY_RUN=1 shows it once this is done", markup=False)
             return
         Boat(link, wish).deploy()
-        provisioning.show_key(link)
+        through_cuts(link, lambda: provisioning.show_key(link))
 
     with _alone():
         wish = _wish(engines.split(), make=not dry_run, break_lock=break_lock)
@@ -155,7 +161,14 @@ def _wish(engines: list[str], *, make: bool, break_lock: bool) -> Wish:
         files={name: (PROJECT / "compose" / name).read_text(encoding="utf-8") for name in release.COMPOSE_FILES},
         chosen=engines,
     )
-    return Wish(release=made, images=stock.find_images(tags.values()), target=target, folder=FOLDER, break_lock=break_lock)
+    return Wish(
+        release=made,
+        images=stock.find_images(tags.values()),
+        target=target,
+        folder=FOLDER,
+        guessed=said_target(PROJECT, os.environ) is None,
+        break_lock=break_lock,
+    )
 
 
 if __name__ == "__main__":

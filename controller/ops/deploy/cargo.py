@@ -36,6 +36,7 @@ class Wish:
         images: those of its images that this machine has.
         target: the kind of box they are made for.
         folder: where layers and files lie here until they are copied.
+        guessed: nobody has said which kind of box it is.
         break_lock: somebody's lock is taken away.
 
     """
@@ -44,6 +45,7 @@ class Wish:
     images: tuple[Image, ...]
     target: Target
     folder: Path
+    guessed: bool = False
     break_lock: bool = False
 
 

@@ -5,7 +5,7 @@ Nothing here runs anything: `link` does. Values come in as arguments, so that tw
 """
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Final
@@ -119,9 +119,17 @@ def unit(version: str) -> str:
     return f"windlass-switch@{version}.service"
 
 
-def tidy() -> list[str]:
+def tidy(folder: PurePosixPath = INCOMING) -> list[str]:
     """Remove what has come and is not needed any more."""
-    return ["rm", "--recursive", "--force", f"{INCOMING}"]
+    return ["rm", "--recursive", "--force", f"{folder}"]
+
+
+def put(file: PurePosixPath, target: str) -> Iterator[list[str]]:
+    """Put a file that has come into its place: a cut leaves what was there, or the new one."""
+    yield ["install", "--mode=0644", f"{file}", f"{target}.windlass"]
+    yield ["sync", f"{target}.windlass"]
+    yield ["mv", "--force", "--no-target-directory", f"{target}.windlass", target]
+    yield ["sync", str(PurePosixPath(target).parent)]
 
 
 def _address(route: Route) -> str:

@@ -5,7 +5,7 @@ from typing import Final
 
 from controller.ops.deploy.host import Host
 from controller.ops.deploy.layers import Image
-from controller.ops.targets import Target
+from controller.ops.targets import JETPACKS, Target
 from controller.probes.jetson import jetpack_of
 from controller.units import GIB, MIB, format_bytes
 
@@ -31,7 +31,30 @@ def access_problems(host: Host) -> Iterator[str]:
         )
 
 
-def problems(host: Host, *, name: str, target: Target, images: Sequence[Image], tags: Iterable[str]) -> Iterator[str]:
+def target_problems(host: Host, target: Target, *, guessed: bool) -> Iterator[str]:
+    """
+    Say why images for a kind of box are not for this one.
+
+    Args:
+        host: the box.
+        target: the kind of box.
+        guessed: nobody has named it.
+
+    """
+    jetpack = jetpack_of(host.l4t) if host.l4t else ""
+    if target.jetpack and jetpack != target.jetpack:
+        runs = f"JetPack {jetpack} (L4T {host.l4t})" if host.l4t else f"{host.system or 'another system'}, no JetPack"
+        yield f"the images are for JetPack {target.jetpack} and the box runs {runs}: choose with DEVICE= and JETPACK="
+    elif host.l4t and guessed and not target.jetpack:
+        yield (
+            f"the box is a Jetson (L4T {host.l4t}), and the images are not for one: "
+            f"name it with DEVICE={' or DEVICE='.join(JETPACKS)}; DEVICE=cpu if it is to go without its GPU"
+        )
+
+
+def problems(
+    host: Host, *, name: str, target: Target, images: Sequence[Image], tags: Iterable[str], guessed: bool = False
+) -> Iterator[str]:
     """
     Say why a box cannot take a release.
 
@@ -41,15 +64,12 @@ def problems(host: Host, *, name: str, target: Target, images: Sequence[Image], 
         target: the kind of box that the images are made for.
         images: those of the release that this machine has.
         tags: all that the release needs, those that only the box has as well.
+        guessed: nobody has named the kind of box.
 
     """
     yield from access_problems(host)
     yield from _software(host, name)
-    if target.jetpack and jetpack_of(host.l4t) != target.jetpack:
-        runs = (
-            f"JetPack {jetpack_of(host.l4t)} (L4T {host.l4t})" if host.l4t else f"{host.system or 'another system'}, no JetPack"
-        )
-        yield f"the images are for JetPack {target.jetpack} and the box runs {runs}: choose with DEVICE= and JETPACK="
+    yield from target_problems(host, target, guessed=guessed)
     there = {image.tag for image in host.images}
     here = {image.tag: image for image in images}
     for tag in tags:

@@ -48,11 +48,13 @@ fi
 # An installation from the ISO image has a GPU and no way for it into containers.
 if [ -e /etc/nv_tegra_release ] && ! have nvidia-container-runtime; then wanted+=(nvidia-container-toolkit); fi
 
+# What was cut in the middle has to be brought to its end first, our own package, too; what goes on without us is waited for below.
+dpkg --force-confdef --force-confold --configure --pending </dev/null || true
 if [ "${#wanted[@]}" -gt 0 ]; then
     refresh
     echo "installing ${wanted[*]}"
     # What asks is answered by nobody: on the standard input lies the rest of this script. Settings that somebody changed stay.
-    apt-get install --yes --quiet=2 --no-install-recommends --option=Dpkg::Options::=--force-confdef \
-        --option=Dpkg::Options::=--force-confold "${wanted[@]}" </dev/null
+    apt-get install --yes --quiet=2 --no-install-recommends --option=DPkg::Lock::Timeout=300 \
+        --option=Dpkg::Options::=--force-confdef --option=Dpkg::Options::=--force-confold "${wanted[@]}" </dev/null
 fi
 if [ -d /run/systemd/system ]; then systemctl enable --quiet --now docker.service; fi

@@ -6,7 +6,7 @@ restart; a configuration that somebody wrote is not touched.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +17,7 @@ from controller.ops.deploy.errors import DeployError, UnfitError
 from controller.ops.deploy.host import Host
 from controller.ops.deploy.link import Link
 from controller.ops.deploy.lock import holding
-from controller.ops.deploy.steps import look
+from controller.ops.deploy.steps import look, through_cuts
 from controller.ops.steps import console
 
 FOLDER: Final = commands.INCOMING / "provision"
@@ -28,24 +28,39 @@ FIRST_CONFIGURATION: Final = (
 )
 
 
-def provision(link: Link, package: Path, *, folder: Path, break_lock: bool) -> None:
+def provision(
+    link: Link,
+    package: Path,
+    *,
+    folder: Path,
+    break_lock: bool,
+    problems: Callable[[Host], Iterable[str]] = fit.access_problems,
+) -> None:
     """
-    Make a box of whatever is there; what is done already is not done again.
+    Make a box of whatever is there; what is done already is not done again, and a connection that is lost is taken up again.
 
     Args:
         link: the way to it.
         package: the box package.
         folder: where files lie here until they are copied.
         break_lock: somebody's lock is taken away.
+        problems: says why it cannot become one, before anything is changed.
 
     Raises:
         UnfitError: the system is not one that we know how to do this on.
         DeployError: a step failed, with its last words.
 
     """
+    breaks = iter((break_lock,))  # who has taken it from us meanwhile keeps it
+    through_cuts(link, lambda: _provision_once(link, package, folder, problems, break_lock=next(breaks, False)))
+
+
+def _provision_once(
+    link: Link, package: Path, folder: Path, problems: Callable[[Host], Iterable[str]], *, break_lock: bool
+) -> None:
     host = look(link)
     name = link.route.name
-    if found := list(fit.access_problems(host)):
+    if found := list(problems(host)):
         raise UnfitError([f"{name}: {problem}" for problem in found])
     console.print(f"  {name}: {host.system}, {f'Docker {host.engine}' if host.engine else 'no container engine'}", markup=False)
     with holding(link, "provision", break_lock=break_lock):
@@ -55,7 +70,7 @@ def provision(link: Link, package: Path, *, folder: Path, break_lock: bool) -> N
         _set_engine(link, host, folder)
         _install(link, package)
         _configure(link, folder)
-        link.must("tidying up", commands.tidy())
+        link.must("tidying up", commands.tidy(FOLDER))  # what a deploy has left beside it, the next one goes on with
     if not link.rehearses:
         console.print(f"  [green]done[/]  {escape(name)} has what a box needs", markup=True)
 
@@ -76,21 +91,29 @@ def _set_engine(link: Link, host: Host, folder: Path) -> None:
     merged = engine_settings.merge(
         there.out if there.code == 0 else "", jetson=bool(host.l4t), swarm=_word(swarm.out) not in {"", "inactive"}
     )
-    if not merged.added:
-        return
+    cut = link.run(["test", "-e", f"{FOLDER}/daemon.json"]).code == 0  # before the engine was told, perhaps
+    if merged.added:
+        _put_settings(link, merged, folder)
+    if merged.added or cut:
+        link.must("having them read", ["systemctl", "reload", "docker.service"])
+        added = f"{', '.join(merged.added)} added, and " if merged.added else ""
+        console.print(f"  [green]done[/]  {SETTINGS}: {added}read without a restart", markup=True)
+
+
+def _put_settings(link: Link, merged: engine_settings.Merged, folder: Path) -> None:
     (folder / "daemon.json").write_text(merged.text, encoding="utf-8")
     link.copy([str(folder / "daemon.json")], FOLDER)
     checked = link.run(["dockerd", "--validate", "--config-file", f"{FOLDER}/daemon.json"])
     if checked.code and "unknown flag" not in checked.err:  # engines before version 23 cannot check
         raise DeployError(f"{link.route.name}: its engine would not take {', '.join(merged.added)}: {checked.last_words}")
-    link.must("the engine's settings", ["install", "--mode=0644", f"{FOLDER}/daemon.json", SETTINGS])
-    link.must("having them read", ["systemctl", "reload", "docker.service"])
-    console.print(f"  [green]done[/]  {SETTINGS}: {', '.join(merged.added)} added, and read without a restart", markup=True)
+    for argv in commands.put(FOLDER / "daemon.json", SETTINGS):
+        link.must("the engine's settings", argv)
 
 
 def _install(link: Link, package: Path) -> None:
     link.copy([str(package)], FOLDER)
     argv = ["apt-get", "install", "--yes", "--quiet=2", "--no-install-recommends", "--allow-downgrades", "--reinstall"]
+    argv += ["--option=DPkg::Lock::Timeout=300"]
     link.must("the box package", ["env", "DEBIAN_FRONTEND=noninteractive", *argv, f"{FOLDER}/{package.name}"])
     console.print(f"  [green]done[/]  {package.name}", markup=True)
 
@@ -100,7 +123,8 @@ def _configure(link: Link, folder: Path) -> None:
         return
     (folder / "appliance.toml").write_text(FIRST_CONFIGURATION, encoding="utf-8")
     link.copy([str(folder / "appliance.toml")], FOLDER)
-    link.must("the configuration", ["install", "--mode=0644", f"{FOLDER}/appliance.toml", CONFIGURATION])
+    for argv in commands.put(FOLDER / "appliance.toml", CONFIGURATION):
+        link.must("the configuration", argv)
 
 
 def _step(link: Link, what: str, act: Callable[[], int]) -> None:

@@ -61,7 +61,7 @@ class Boat:
             DeployError: of the kind that says what to do.
 
         """
-        _through_cuts(self._link, self._deploy_once)
+        through_cuts(self._link, self._deploy_once)
 
     def _deploy_once(self) -> None:
         version = self._wish.release.version
@@ -80,8 +80,10 @@ class Boat:
     def _look(self) -> Host:
         name = self._link.route.name
         host = look(self._link)
-        release = self._wish.release
-        found = list(fit.problems(host, name=name, target=self._wish.target, images=self._wish.images, tags=release.tags))
+        wish, release = self._wish, self._wish.release
+        found = list(
+            fit.problems(host, name=name, target=wish.target, images=wish.images, tags=release.tags, guessed=wish.guessed)
+        )
         if found:
             raise UnfitError([f"{name}: {problem}" for problem in found])
         if host.switching not in {"", release.version}:
@@ -174,7 +176,7 @@ class Return:
 
         """
         try:
-            _through_cuts(self._link, self._go_back_once)
+            through_cuts(self._link, self._go_back_once)
         except UnreachableBoxError as exc:
             if not self._begun:
                 raise
@@ -205,7 +207,7 @@ def _version_before(host: Host, name: str) -> str:
     return before
 
 
-def _through_cuts(link: Link, act: Callable[[], None]) -> None:
+def through_cuts(link: Link, act: Callable[[], None]) -> None:
     """Connect and *act* again, as often as the connection is lost and comes back."""
     for tries_left in reversed(range(TRIES)):
         try:

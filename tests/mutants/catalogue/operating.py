@@ -67,6 +67,9 @@ MUTANTS = (
     Mutant("whole images are sent in part", "ops/deploy/layers", "set() if whole else {", "set() if False else {"),
     Mutant("a layer is sent as often as it is needed", "ops/deploy/layers", "tuple(dict.fromkeys(needed))", "tuple(needed)"),
     # ops/deploy/fit
+    Mutant("a system on trial gets a release", "ops/deploy/fit", "if host.on_trial:", "if False:"),
+    Mutant("a Jetson gets a PC's images unasked", "ops/deploy/fit", "elif host.l4t and guessed", "elif False and guessed"),
+    Mutant("who wants a Jetson without its GPU gets none", "ops/deploy/fit", "host.l4t and guessed and not", "host.l4t and not"),
     Mutant("nothing stays free on a box", "ops/deploy/fit", "if free < wanted + SPARE_BYTES:", "if free < wanted:"),
     Mutant(
         "layers need their room once",
@@ -76,7 +79,7 @@ MUTANTS = (
     ),
     Mutant("containerd keeps images once", "ops/deploy/fit", "(2 if host.whole_images else 1)", "1"),
     Mutant("what has come needs its room again", "ops/deploy/fit", "sent_bytes - arrived_bytes", "sent_bytes"),
-    Mutant("any JetPack will do", "ops/deploy/fit", "jetpack_of(host.l4t) != target.jetpack", "False"),
+    Mutant("any JetPack will do", "ops/deploy/fit", "and jetpack != target.jetpack", "and False"),
     Mutant("any processor will do", "ops/deploy/fit", "elif here[tag].architecture != host.architecture:", "elif False:"),
     Mutant("a box's own images do not count", "ops/deploy/fit", "        if tag in there:", "        if False:"),
     Mutant("sudo may ask", "ops/deploy/fit", "if not host.root and not host.sudo:", "if False:"),
