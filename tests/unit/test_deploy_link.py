@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from controller.ops.deploy import fleet
-from controller.ops.deploy.errors import DeployError, UnreachableBoxError
+from controller.ops.deploy.errors import DeployError, UnfitError, UnreachableBoxError
 from controller.ops.deploy.link import Link
 from controller.ops.deploy.steps import Follower, Return
 from controller.ops.steps import console
@@ -83,6 +83,15 @@ def test_a_cut_way_back_is_gone_once(ssh: Ssh, tmp_path: Path) -> None:
     assert ["break", "no"] == [line.rpartition(" ")[2] for line in log if "@" in line and " 30 " in line]
     assert "box goes back from v2 to v1" in shown.get()
     assert "box runs v1" in shown.get()
+
+
+def test_no_way_back_is_gone_while_a_system_is_on_trial(ssh: Ssh, tmp_path: Path) -> None:
+    """What it did to the box would be held against the update of its operating system."""
+    (tmp_path / "probe").write_text('machine\tx86_64\nuid\t0\ntrial\tyes\nstatus\t{"current": "v2", "previous": "v1"}')
+    with Link("box", environ=ssh(BOX)) as link, pytest.raises(UnfitError, match="is on trial"):
+        Return(link, break_lock=False).go_back()
+
+    assert "systemctl start" not in (tmp_path / "log").read_text()
 
 
 def test_a_connection_that_ends_at_once_is_lost(ssh: Ssh) -> None:

@@ -138,7 +138,9 @@ arrived\t{"a" * 64}.tar 4096
 compose\t2.35.1
 image\t{TAG} windlass/controller:local|arm64|{A} {B}
 image\t|arm64|{C}
+loading\tyes
 switching\twindlass-switch@v1-2.service
+trial\tyes
 status\t{{"current": "v1", "previous": "", "releases": []}}
 """
 
@@ -157,6 +159,8 @@ def test_a_box_is_read_from_its_probe() -> None:
     assert [TAG, "windlass/controller:local", ""] == [one.tag for one in host.images]
     assert (A, B) == host.images[1].layers
     assert "v1-2" == host.switching
+    assert (True, True) == (host.loading, host.on_trial)
+    assert (False, False) == (read_host("").loading, read_host("").on_trial)
     assert "v1" == outcome.running(host.status)
 
 
@@ -204,6 +208,7 @@ def test_a_fitting_box_has_no_problem() -> None:
         ({"engine": "19.03.8"}, "wanted 20.10 or newer"),
         ({"compose": ""}, "no Compose: make provision"),
         ({"rsync": False}, "no rsync: make provision"),
+        ({"on_trial": True}, "its operating system was updated and is on trial: run this again"),
         ({"package": ""}, "windlass-box is not installed: make provision"),
         ({"machine": "aarch64"}, f"{TAG} is for amd64 and the box is arm64"),
         ({"memory_bytes": 512 * MIB}, "512 MiB of memory: wanted 1 GiB"),

@@ -29,6 +29,11 @@ def access_problems(host: Host) -> Iterator[str]:
             "wanted root, or sudo without a password, and there is neither: log in as root, or allow it on the box with\n"
             '  echo "$USER ALL=(ALL) NOPASSWD: ALL" | sudo tee /etc/sudoers.d/windlass'
         )
+    if host.on_trial:  # what is done to it now would be held against the update, or taken back with it
+        yield (
+            "its operating system was updated and is on trial: run this again when it is confirmed or gone, "
+            "ten minutes after its start as a rule; `windlass update --status` on the box says so"
+        )
 
 
 def target_problems(host: Host, target: Target, *, guessed: bool) -> Iterator[str]:

@@ -39,6 +39,7 @@ class Host:
         images: what its engine holds.
         loading: its engine was loading images when it was cut, or is at it still; which of them are whole nobody knows.
         switching: the release that it is switching to at this moment; empty if to none.
+        on_trial: its operating system was updated and has not been confirmed yet.
         status: what the box says of its releases.
 
     """
@@ -62,6 +63,7 @@ class Host:
     images: tuple[Image, ...] = ()
     loading: bool = False
     switching: str = ""
+    on_trial: bool = False
     status: Mapping[str, Any] | None = None
 
     @property
@@ -104,6 +106,7 @@ def read_host(text: str) -> Host:
         images=tuple(images),
         loading=values.get("loading") == "yes",
         switching=values.get("switching", "").removeprefix("windlass-switch@").removesuffix(".service"),
+        on_trial=values.get("trial") == "yes",
         status=_status(values.get("status", "")),
     )
 

@@ -57,5 +57,6 @@ fi
 if command -v systemctl >/dev/null; then
     say switching "$(systemctl list-units --plain --no-legend --state=activating,active 'windlass-switch@*' | awk '{print $1; exit}')"
 fi
+if [ -e /etc/rauc/system.conf ] && as_root /usr/lib/windlass/slot trial 2>/dev/null; then say trial yes; fi
 if [ -x /usr/lib/windlass/release ]; then say status "$(as_root /usr/lib/windlass/release status --json)"; fi
 exit 0
