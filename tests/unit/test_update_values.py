@@ -100,6 +100,36 @@ def test_a_key_signs_what_the_authority_vouches_for(tmp_path: Path) -> None:
     assert 0o700 == folder.stat().st_mode & 0o777
 
 
+def test_a_signing_key_is_replaced_and_revoked(tmp_path: Path) -> None:
+    """By the commands of the handbook: the authority stays, vouches for another key, and takes back its word for the first."""
+    folder = tmp_path / "build" / "update-keys"
+    keys.make_keys(folder, log=tmp_path / "log")
+    authority = (folder / "authority.pem").read_bytes()
+    assert not keys.choose_keys(tmp_path, {}).revokes
+    handbook = (PROJECT / "appliance" / "README.md").read_text(encoding="utf-8")
+    (commands,) = (part for part in handbook.split("```") if "-gencrl" in part)
+    subprocess.run(["bash", "-euc", commands.partition("\n")[2]], cwd=folder, check=True, capture_output=True)
+    keys.make_keys(folder, log=tmp_path / "log")
+
+    assert keys.choose_keys(tmp_path, {}).revokes
+    assert (folder / "authority.pem").read_bytes().startswith(authority)
+    verify = ["openssl", "verify", "-crl_check", "-CAfile", "authority.pem"]
+    verified = [
+        subprocess.run([*verify, name], cwd=folder, capture_output=True, text=True, check=False)
+        for name in ("revoked/signer.pem", "signer.pem")
+    ]
+    assert "certificate revoked" in verified[0].stderr
+    assert 0 == verified[1].returncode, verified[1].stderr
+
+
+@pytest.mark.parametrize("revokes", [False, True])
+def test_revoked_keys_are_looked_for_where_there_is_a_list(revokes: bool) -> None:
+    """RAUC takes no bundle at all where it is to look and there is none."""
+    told = read(rauc.system_configuration("qemu-amd64", compatible="windlass-qemu-amd64", revokes=revokes))
+
+    assert revokes is told["keyring"].getboolean("check-crl", fallback=False)
+
+
 def test_development_keys_are_taken_where_none_are_named(tmp_path: Path) -> None:
     """And they are called what they are."""
     chosen = keys.choose_keys(tmp_path, {})

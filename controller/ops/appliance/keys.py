@@ -3,7 +3,8 @@ Who may sign updates: an authority whose certificate every image carries, and a 
 
 For development both are made here, once, in `build/update-keys`, and trusted by nobody but the images made on this machine. A
 release is made with others: UPDATE_CERT names what boxes trust, UPDATE_SIGNER and UPDATE_KEY what signs. The authority's own key
-is not needed for a bundle, so it can lie in a safe; a lost signing key is replaced without touching a box.
+is not needed for a bundle, so it can lie in a safe; a lost signing key is replaced without touching a box. One that somebody else
+has is revoked: a list that the authority has signed, behind its certificate in the same file, which the next image carries.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from controller.ops.steps import StepError, run_step
 FOLDER: Final = Path("build/update-keys")
 VALID_DAYS: Final = 3650
 CURVE: Final = "P-256"
+_REVOCATIONS: Final = b"-----BEGIN X509 CRL-----"
 WARNING: Final = (
     "  WARNING: signed for development. Whoever has build/update-keys can put anything onto boxes that trust it;\n"
     "  for boxes that leave this desk name your own: UPDATE_CERT=, UPDATE_SIGNER=, UPDATE_KEY="
@@ -28,7 +30,7 @@ class Keys:
     What an image or a bundle is made with.
 
     Attributes:
-        trusted: the authority's certificate, which boxes carry.
+        trusted: the authority's certificate, which boxes carry, and behind it which keys it has revoked, if any.
         signer: the certificate of the signing key.
         key: the signing key; a file or a `pkcs11:` address.
         development: they were made here, and everybody who has this folder can sign.
@@ -39,6 +41,11 @@ class Keys:
     signer: str
     key: str
     development: bool
+
+    @property
+    def revokes(self) -> bool:
+        """Whether boxes have to look for a key among those that were revoked; without a list they would take no bundle then."""
+        return _REVOCATIONS in self.trusted.read_bytes()
 
 
 def choose_keys(project: Path, environ: Mapping[str, str]) -> Keys:
@@ -104,10 +111,10 @@ def ensure_keys(project: Path, environ: Mapping[str, str]) -> Keys:
 
 
 def make_keys(folder: Path, *, log: Path) -> None:
-    """Make an authority and a signing key; what is there stays."""
+    """Make an authority and a signing key; what is there stays, and an authority without a signing key gets one."""
     if (folder / "signer.pem").is_file():
         return
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     folder.chmod(0o700)
-    for title, argv in key_steps(folder):
+    for title, argv in key_steps(folder)[int((folder / "authority.pem").is_file()) :]:
         run_step(title, argv, log=log)

@@ -32,8 +32,8 @@ def boot_loader(target: str) -> str:
     return PLATFORM if target.startswith("jetson-") else GRUB
 
 
-def system_configuration(target: str, *, compatible: str) -> str:
-    """Write `/etc/rauc/system.conf` for a kind of box."""
+def system_configuration(target: str, *, compatible: str, revokes: bool = False) -> str:
+    """Write `/etc/rauc/system.conf` for a kind of box; with a keyring that says which keys were revoked, that is looked at."""
     loader = boot_loader(target)
     chosen = ["bootloader=grub", f"grubenv={GRUB_ENVIRONMENT}"] if loader == GRUB else ["bootloader=custom"]
     handlers = ["pre-install=/usr/lib/windlass/rauc-before", "post-install=/usr/lib/windlass/rauc-after"]
@@ -51,6 +51,7 @@ def system_configuration(target: str, *, compatible: str) -> str:
         "path=/etc/rauc/keyring.pem",
         "# A box on a shelf may have no idea what time it is: what counts is when the bundle was signed.",
         "use-bundle-signing-time=true",
+        *(("check-crl=true",) if revokes else ()),
         "",
         "[handlers]",
         *handlers,

@@ -128,7 +128,7 @@ class SystemBuilder:
         folder = root / "etc" / "rauc"
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(trusted.trusted, folder / "keyring.pem")
-        text = rauc.system_configuration(self._target.name, compatible=self._target.compatible)
+        text = rauc.system_configuration(self._target.name, compatible=self._target.compatible, revokes=trusted.revokes)
         (folder / "system.conf").write_text(text, encoding="ascii")
         release = root / "usr" / "lib" / "os-release"
         release.write_text(rauc.name_version(release.read_text(encoding="utf-8"), version=self._version), encoding="utf-8")

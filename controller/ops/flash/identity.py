@@ -49,7 +49,7 @@ def main() -> int:
     updates.mkdir(parents=True)
     shared.mkdir(parents=True)
     shutil.copyfile(trusted.trusted, updates / "keyring.pem")
-    text = rauc.system_configuration(given.board, compatible=compatible(given.board))
+    text = rauc.system_configuration(given.board, compatible=compatible(given.board), revokes=trusted.revokes)
     (updates / "system.conf").write_text(text, encoding="ascii")
     (shared / "target.env").write_text(target_variables(given.board), encoding="ascii")
     return 0
