@@ -17,12 +17,11 @@ from typing import Annotated, Final
 import typer
 from rich.console import Console
 
-from controller.errors import WindlassError
 from controller.ops import bill, bill_table, recipes, wheels
 from controller.ops.bill import Bill, Shown
 from controller.ops.recipes import Recipe
 from controller.ops.shelf import Shelf
-from controller.ops.steps import StepError, console, run_step
+from controller.ops.steps import StepError, console, run_program, run_step
 from controller.ops.targets import CPU, DEBIAN, Base, Target, find_architecture, guess_target, read_wish, recall_target
 from controller.probes.jetson import read_jetson
 from controller.probes.system import LocalSystem, System
@@ -253,21 +252,17 @@ def build(
 ) -> None:
     """Make the images that are missing and record their tags in build/images.env; DEVICE and JETPACK choose for which box."""
     project = Path.cwd()
-    try:
-        target = find_target(project, os.environ, LocalSystem())
-        builder = Builder(project, environ=os.environ, target=target)
-        if dry_run:
-            _show(target, builder.bills(names or ()), as_json=json)
-            return
-        if target == CPU and DRIVER_VERSION.exists():
-            console.print(
-                "  this box has NVIDIA's driver, and these images do not use it; make images DEVICE=cuda makes some that do"
-            )
-        builder.ensure_base()  # the tests make an image of their own on it
-        builder.record(builder.ensure(recipe.name for recipe in recipes.find_recipes(names or (), target)))
-    except WindlassError as exc:
-        console.print(f"[red]{exc}[/]")
-        raise typer.Exit(1) from None
+    target = find_target(project, os.environ, LocalSystem())
+    builder = Builder(project, environ=os.environ, target=target)
+    if dry_run:
+        _show(target, builder.bills(names or ()), as_json=json)
+        return
+    if target == CPU and DRIVER_VERSION.exists():
+        console.print(
+            "  this box has NVIDIA's driver, and these images do not use it; make images DEVICE=cuda makes some that do"
+        )
+    builder.ensure_base()  # the tests make an image of their own on it
+    builder.record(builder.ensure(recipe.name for recipe in recipes.find_recipes(names or (), target)))
 
 
 def _show(target: Target, bills: Sequence[Bill], *, as_json: bool) -> None:
@@ -318,4 +313,4 @@ def sizes() -> None:
 
 
 if __name__ == "__main__":
-    app()
+    run_program(app)

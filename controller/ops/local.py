@@ -27,7 +27,7 @@ from controller.ops.client import Api
 from controller.ops.images import Builder, find_target, read_tags
 from controller.ops.place import Place
 from controller.ops.recipes import recipes_for
-from controller.ops.steps import StepError, console, run_step
+from controller.ops.steps import StepError, console, run_program, run_step
 from controller.probes.system import LocalSystem
 
 PROJECT: Final = Path(__file__).resolve().parents[2]
@@ -41,15 +41,6 @@ HEALTHY_WITHIN_S: Final = 120.0
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="The stack on this machine.")
 
 Extra = Annotated[list[Path] | None, typer.Option("--file", help="Another Compose file on top, such as compose/dev.yaml.")]
-
-
-def main() -> None:
-    """Run one verb; an error is a sentence, not a traceback."""
-    try:
-        app()
-    except WindlassError as exc:
-        console.print(str(exc), style="red", markup=False)
-        raise SystemExit(1) from None
 
 
 @app.command()
@@ -230,4 +221,4 @@ def _output(argv: Sequence[str]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(app)

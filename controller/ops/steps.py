@@ -29,6 +29,15 @@ class StepError(WindlassError):
     """A command that was needed failed; its last words have been shown."""
 
 
+def run_program(app: Callable[[], object]) -> None:
+    """Run a command line; what went wrong is a sentence and status 1, not a traceback."""
+    try:
+        app()
+    except (WindlassError, OSError) as exc:
+        console.print(str(exc), style="red", markup=False)
+        raise SystemExit(1) from None
+
+
 def run_step(
     title: str,
     argv: Sequence[str],

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path, PurePosixPath
 
@@ -306,6 +308,17 @@ def test_the_readme() -> None:
 
     assert {**{name: board.title for name, board in read_boards(BOARDS).items()}, "pc": "anything with UEFI"} == dict(boards)
     assert read - {"SUDO_USER"} == settings - {"BOARD"}  # which heads a table
+
+
+def test_what_a_step_calls_ends_with_a_sentence(tmp_path: Path) -> None:
+    """A folder that is not there, or that nobody may write to, is no fault of ours."""
+    argv = ["controller.ops.flash.kit", "/nowhere", "--boards", str(BOARDS), "--board", "jetson-orin-nano", "--l4t", ""]
+    done = subprocess.run(
+        [sys.executable, "-m", *argv, "--version", "1"], cwd=PROJECT, env={}, capture_output=True, text=True, check=False
+    )
+
+    assert (1, "") == (done.returncode, done.stderr)
+    assert "No such file or directory: '/nowhere/board.env'" in done.stdout
 
 
 def test_a_payload_replaces_nothing_else(tmp_path: Path) -> None:

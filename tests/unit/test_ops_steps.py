@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from controller.ops.steps import StepError, console, run_step
+from controller.ops.steps import StepError, console, run_program, run_step
 
 
 def test_output_goes_into_the_log(tmp_path: Path) -> None:
@@ -31,3 +31,18 @@ def test_a_missing_program_is_an_error_of_ours(tmp_path: Path) -> None:
     """A program that is not installed is named, without a traceback of the operating system's."""
     with pytest.raises(StepError, match="greet: no-such-program-anywhere cannot be started"):
         run_step("greet", ["no-such-program-anywhere"], log=tmp_path / "step.log")
+
+
+@pytest.mark.parametrize("error", [StepError("it [/red] failed"), PermissionError(13, "Permission denied", "/x")])
+def test_a_program_ends_with_a_sentence(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    """Ours and the system's errors as they are, and nothing else: what is not foreseen keeps its traceback."""
+
+    def fail(with_this: Exception) -> None:
+        raise with_this
+
+    with pytest.raises(SystemExit) as ended:
+        run_program(lambda: fail(error))
+    assert 1 == ended.value.code
+    assert f"{error}\n" == capsys.readouterr().out
+    with pytest.raises(KeyError):
+        run_program(lambda: fail(KeyError("x")))

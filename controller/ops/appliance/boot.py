@@ -14,7 +14,6 @@ from typing import Annotated, Final
 
 import typer
 
-from controller.errors import WindlassError
 from controller.ops.appliance import commands, layout
 from controller.ops.appliance.machine import (
     FIRMWARE,
@@ -29,7 +28,7 @@ from controller.ops.appliance.machine import (
 )
 from controller.ops.appliance.target import BoxTarget, load_target
 from controller.ops.release import PROJECT
-from controller.ops.steps import StepError, console, run_step
+from controller.ops.steps import StepError, console, run_program, run_step
 from controller.units import GIB, MIB, format_bytes
 
 KVM: Final = Path("/dev/kvm")
@@ -135,14 +134,5 @@ def boot(
     os.execvp(machine.firmware.program, machine_argv(machine))  # noqa: S606 -- it takes this terminal over
 
 
-def main() -> None:
-    """Start it; an error is a sentence, not a traceback."""
-    try:
-        app()
-    except WindlassError as exc:
-        console.print(str(exc), style="red", markup=False)
-        raise SystemExit(1) from None
-
-
 if __name__ == "__main__":
-    main()
+    run_program(app)

@@ -15,12 +15,11 @@ from typing import Annotated, Final
 
 import typer
 
-from controller.errors import WindlassError
 from controller.ops.appliance import commands, inventory, layout, rauc, sbom
 from controller.ops.appliance.system import SystemBuilder, differences
 from controller.ops.appliance.target import UEFI_LOADERS, BoxTarget, load_target, target_names
 from controller.ops.release import PROJECT, committed_s, find_version
-from controller.ops.steps import StepError, console
+from controller.ops.steps import StepError, console, run_program
 from controller.units import format_bytes
 
 TOOLS: Final = {
@@ -233,16 +232,7 @@ def targets() -> None:
         console.print(f"{name:20} {load_target(PROJECT, name).description}", markup=False)
 
 
-def main() -> None:
-    """Run one verb; an error is a sentence, not a traceback."""
+if __name__ == "__main__":
     # The tools of file systems are where not every root looks.
     os.environ["PATH"] = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-    try:
-        app()
-    except WindlassError as exc:
-        console.print(str(exc), style="red", markup=False)
-        raise SystemExit(1) from None
-
-
-if __name__ == "__main__":
-    main()
+    run_program(app)

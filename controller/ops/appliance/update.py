@@ -15,9 +15,8 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from controller.errors import WindlassError
 from controller.ops.appliance import keys, rauc
-from controller.ops.steps import StepError, console, run_step
+from controller.ops.steps import StepError, console, run_program, run_step
 from controller.units import GIB, format_bytes
 
 PROJECT: Final = Path(__file__).resolve().parents[3]
@@ -144,14 +143,5 @@ def send(host: str, file: Annotated[Path | None, typer.Argument()] = None, targe
             raise StepError(f"{argv[0]} to {host} ended with status {status}; the same command goes on where it was")
 
 
-def main() -> None:
-    """Run one verb; an error is a sentence, not a traceback."""
-    try:
-        app()
-    except WindlassError as exc:
-        console.print(str(exc), style="red", markup=False)
-        raise SystemExit(1) from None
-
-
 if __name__ == "__main__":
-    main()
+    run_program(app)

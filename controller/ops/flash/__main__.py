@@ -8,15 +8,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Final
 
 import typer
 from rich.markup import escape
 
-from controller.errors import ConfigError, WindlassError
+from controller.errors import ConfigError
 from controller.ops.flash import kit, plan
 from controller.ops.flash.boards import PC, choose_board, read_boards
 from controller.ops.flash.commands import Command, Step, write_script
@@ -25,7 +23,7 @@ from controller.ops.flash.disk import lsblk_argv, read_disk, refuse
 from controller.ops.flash.gather import PROJECT, Inquiry, Place, show_fetching, write_order
 from controller.ops.flash.recovery import NotInRecoveryError, find_board, read_devices
 from controller.ops.flash.work import Perform, carry_out, confirm
-from controller.ops.steps import console, run_step
+from controller.ops.steps import console, run_program, run_step
 from controller.units import GIB, format_bytes
 
 LEAST_DISK_BYTES: Final = 8 * GIB
@@ -38,18 +36,16 @@ Name = Annotated[str, typer.Argument(help="a board's name; `pc` with DISK= for a
 @app.command()
 def flash(board: Name = "") -> None:
     """Write the appliance onto a board over USB, or onto a disk of this machine."""
-    with _told():
-        if board == PC:
-            flash_disk(_inquiry(), Place())
-        else:
-            flash_board(board, _inquiry(), Place())
+    if board == PC:
+        flash_disk(_inquiry(), Place())
+    else:
+        flash_board(board, _inquiry(), Place())
 
 
 @app.command()
 def pack(board: Name = "") -> None:
     """Make an archive that flashes boards of a kind without this checkout and without a network."""
-    with _told():
-        make_kit(board, _inquiry(), Place())
+    make_kit(board, _inquiry(), Place())
 
 
 def flash_board(name: str, inquiry: Inquiry, place: Place) -> None:
@@ -168,16 +164,5 @@ def _fetch(command: Command) -> None:
     run_step(f"fetch {command.argv[-1]}", command.argv, log=Place().build / "log" / "fetch.log")
 
 
-@contextmanager
-def _told() -> Iterator[None]:
-    """Turn our errors into their text and exit code 1."""
-    try:
-        yield
-    except WindlassError as exc:
-        for line in str(exc).splitlines():
-            console.print(f"[red]✗[/] {escape(line)}")
-        raise typer.Exit(1) from None
-
-
 if __name__ == "__main__":
-    app()
+    run_program(app)

@@ -13,6 +13,7 @@ import typer
 from controller.ops.flash.boards import Board, Release, choose_board, choose_release, read_boards
 from controller.ops.flash.commands import Step, run
 from controller.ops.flash.plan import Order
+from controller.ops.steps import run_program
 from controller.units import GIB
 
 SETTINGS: Final = "board.env"
@@ -107,4 +108,4 @@ def write(
 
 
 if __name__ == "__main__":
-    app()
+    run_program(app)

@@ -15,7 +15,7 @@ import typer
 from controller.errors import ConfigError
 from controller.ops.images import read_tags
 from controller.ops.release import PROJECT, find_version, write_release
-from controller.ops.steps import console, run_step
+from controller.ops.steps import console, run_program, run_step
 
 RELEASE: Final = "release"
 IMAGES: Final = "images"
@@ -71,4 +71,4 @@ def make(folder: Annotated[Path, typer.Argument(help="where it goes; an earlier 
 
 
 if __name__ == "__main__":
-    app()
+    run_program(app)
