@@ -200,10 +200,13 @@ def write_bundle(root: Path, bundle: Bundle) -> None:
     Write the manifest in place of an older one, and return when it is on the disk.
 
     Raises:
+        BundleError: it is too long for any box to read.
         OSError: the disk does not take it.
 
     """
     text = bundle.model_dump_json(indent=1).encode() + b"\n"
+    if len(text) > MAX_BYTES:
+        raise BundleError(f"{root / FILE_NAME}: wanted at most {MAX_BYTES} bytes, got {len(text)}: export fewer models into one")
     with open_beneath(root, _NEW, os.O_RDWR | os.O_CREAT | os.O_TRUNC) as file:
         write_whole(file, text)
         os.fsync(file.fileno())

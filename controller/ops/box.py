@@ -92,12 +92,12 @@ def save_state(database: Path, copy: Path) -> None:
     arriving = copy.with_name(f"{copy.name}.new")
     arriving.unlink(missing_ok=True)
     try:
+        os.close(os.open(arriving, os.O_CREAT | os.O_EXCL | os.O_WRONLY, _OWNER_ONLY))  # nobody else's from its first byte on
         with (
             closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as source,
             closing(sqlite3.connect(arriving)) as target,
         ):
             source.backup(target)
-        arriving.chmod(_OWNER_ONLY)
         _sync(arriving)
         arriving.replace(copy)
         _sync(copy.parent)

@@ -127,6 +127,12 @@ def test_nobody_could_log_in(bench: Bench) -> None:
         bench.flash(KEYS=str(bench.folder / "none.pub"))
 
 
+def test_a_password_that_would_be_an_option(bench: Bench) -> None:
+    """It is not handed to NVIDIA's script, which would take it for one."""
+    with pytest.raises(ConfigError, match="PASSWORD begins with a dash"):
+        bench.flash(PASSWORD="-autologin")
+
+
 def test_images_for_other_processors(bench: Bench) -> None:
     """Images that were made on a PC do not run on a Jetson."""
     with pytest.raises(ConfigError, match="are for x86_64, and the board is aarch64"):

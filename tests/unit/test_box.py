@@ -1,5 +1,6 @@
 """What the scripts of a box ask the image; and the release and the package that are made for it."""
 
+import os
 import sqlite3
 import subprocess
 from contextlib import closing
@@ -45,6 +46,28 @@ def test_state_is_copied_while_it_is_written(tmp_path: Path) -> None:
     assert 1 == count(copy)
     assert 0o600 == copy.stat().st_mode & 0o777
     assert [] == list(tmp_path.glob("*.new"))
+
+
+def test_a_copy_is_nobody_elses_while_it_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the process gives its files otherwise."""
+    state = tmp_path / "state.db"
+    open_database(state).close()
+    modes = []
+
+    def connect(path: Path | str, *, uri: bool = False) -> sqlite3.Connection:
+        if not uri:
+            modes.append(Path(path).stat().st_mode & 0o777)
+        return sqlite3.Connection(path, uri=uri)
+
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    before = os.umask(0)
+    try:
+        box.save_state(state, tmp_path / "copy")
+    finally:
+        os.umask(before)
+
+    assert [0o600] == modes
+    assert 0o600 == (tmp_path / "copy").stat().st_mode & 0o777
 
 
 def test_no_copy_of_nothing(tmp_path: Path) -> None:

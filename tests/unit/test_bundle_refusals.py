@@ -221,3 +221,16 @@ def test_one_at_a_time(home: Path, root: Path, other: Path) -> None:
     take(other, root, progress=importing)
 
     assert (1, 1) == (exporting.moved_bytes, importing.moved_bytes)
+
+
+def test_a_manifest_that_nobody_would_read_is_not_written(home: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was packed before is still named, and can be taken."""
+    pack(home, root, "two")
+    limit = (root / FILE_NAME).stat().st_size
+    monkeypatch.setattr("controller.bundles.manifest.MAX_BYTES", limit)
+    with pytest.raises(BundleError, match=f"wanted at most {limit} bytes, got .*: export fewer models"):
+        pack(home, root, "one")
+
+    bundle = read_bundle(root)
+    assert bundle is not None
+    assert ["two"] == [item.name for item in bundle.models]

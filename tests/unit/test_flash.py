@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from controller.errors import ConfigError
 from controller.ops.flash import payload
-from controller.ops.flash.archives import ArchiveError, Hashes, judge, read_sums
+from controller.ops.flash.archives import ArchiveError, Archives, Hashes, judge, read_sums
 from controller.ops.flash.boards import choose_board, choose_release, read_boards
 from controller.ops.flash.commands import Command, Step, run, write_script
 from controller.ops.flash.disk import Disk, DiskError, read_disk, refuse
@@ -308,6 +308,14 @@ def test_the_readme() -> None:
 
     assert {**{name: board.title for name, board in read_boards(BOARDS).items()}, "pc": "anything with UEFI"} == dict(boards)
     assert read - {"SUDO_USER"} == settings - {"BOARD"}  # which heads a table
+
+
+def test_archives_that_cannot_be_remembered_are_not_used(tmp_path: Path) -> None:
+    """A folder that is read-only keeps no record of what was trusted; where to put them is said."""
+    (tmp_path / "bsp.tbz2").write_bytes(b"archive")
+    (tmp_path / ".windlass-hashes.json.half").mkdir()
+    with pytest.raises(ArchiveError, match=r"cannot be written to .*: copy the archives to a folder of your own"):
+        Archives(tmp_path, fetch=None).take("bsp.tbz2", source="https://nvidia.invalid", known="")
 
 
 def test_what_a_step_calls_ends_with_a_sentence(tmp_path: Path) -> None:

@@ -166,8 +166,14 @@ class Archives:
 
     def _write(self, name: str, text: str) -> None:
         half = self._folder / f".{name}.half"
-        half.write_text(text, encoding="utf-8")
-        half.replace(self._folder / name)
+        try:
+            half.write_text(text, encoding="utf-8")
+            half.replace(self._folder / name)
+        except OSError as exc:
+            raise ArchiveError(
+                f"{self._folder} cannot be written to ({exc.strerror}), and which files were trusted is remembered there: "
+                "copy the archives to a folder of your own, and name that with BSP="
+            ) from exc
 
 
 def hash_file(path: Path) -> Hashes:

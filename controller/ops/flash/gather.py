@@ -156,8 +156,10 @@ def _find_login(inquiry: Inquiry, *, dry: bool) -> Login:
         raise ConfigError(
             [f"nobody could log in on the board: {keys} is not there; name public keys with KEYS=, or set PASSWORD"]
         )
+    if password.startswith("-"):
+        raise ConfigError(["PASSWORD begins with a dash, which NVIDIA's script takes for an option: choose another"])
     file = File(path=PurePosixPath(keys), sha256=hash_file(keys).sha256 if there else "") if there or dry else None
-    # Of digits and letters alone: what begins with a dash would be an option to NVIDIA's script.
+    # Of digits and letters alone: it does not begin with a dash either.
     return Login(user=USER, password=password or secrets.token_hex(24), keep_password=bool(password), keys=file)
 
 
