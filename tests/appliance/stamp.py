@@ -17,7 +17,8 @@ STAMP: Final = Path(__file__).with_name("passed.json")
 BOX: Final = (
     "appliance", "bench/stack.py", "compose", "controller/cli_box.py", "controller/ops", "controller/server.py",
     "controller/supervisor.py", "images/controller", "images/setup.sh", "tests/appliance", "tests/conftest.py",
-    "tests/engine/box.py", "tests/fakeworker", "tests/system/talk.py", "tests/update_box.py",
+    "tests/engine/__init__.py", "tests/engine/box.py", "tests/engine/private_engine.py", "tests/engine/standin",
+    "tests/fakeworker", "tests/system/talk.py", "tests/update_box.py", "tests/waiting.py",
 )  # fmt: skip
 """Files and folders of which every file of tests makes use, and which little else tries on a machine."""
 MORE: Final = {"boot": ("controller", "images", "requirements"), "power_cuts": ("controller/forge", "controller/store")}

@@ -233,17 +233,21 @@ def test_a_held_lock(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     assert before == status(box)
 
 
-def test_a_cut_link(box: Box, releases: Releases, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cut_link(box: Box, releases: Releases) -> None:
     """The switch goes on when the connection is cut for good, and the same command finds it and waits for its end."""
-    monkeypatch.setattr("controller.ops.deploy.steps.TRIES", 1)
     wish = releases.make(ANOTHER)
     switching = "systemctl is-active 'windlass-switch@*' || true"
     with connected(box) as link:
         began = when(lambda: box.vm.shell(switching) == "activating", [])
-        cut = threading.Thread(target=lambda: (began.join(600), link.close()))
+
+        def cut_then() -> None:
+            began.join(600)
+            link.close()
+
+        cut = threading.Thread(target=cut_then)
         cut.start()
         with pytest.raises(UnreachableBoxError):
-            Boat(link, wish).deploy()
+            Boat(link, wish).deploy(tries=1)
         cut.join(600)
     invocation = box.vm.shell(f"systemctl show --property InvocationID --value windlass-switch@{wish.release.version}")
     deploy(box, wish)

@@ -153,12 +153,11 @@ def test_a_cut_link_is_taken_up_where_it_was(box: StandInBox, wish: Wish) -> Non
     assert box.wire.sent_bytes - before < 2.2 * LAYER_BYTES
 
 
-def test_a_killed_deploy_is_run_again(box: StandInBox, wish: Wish, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_deploy_is_run_again(box: StandInBox, wish: Wish) -> None:
     """What a deploy that died in the middle has left on the box is used by the next one."""
-    monkeypatch.setattr("controller.ops.deploy.steps.TRIES", 1)
     box.wire.after = (box.wire.sent_bytes + int(1.5 * LAYER_BYTES), box.wire.cut)
-    with pytest.raises(UnreachableBoxError):
-        deploy(box, wish)
+    with connected(box) as link, pytest.raises(UnreachableBoxError):
+        Boat(link, wish).deploy(tries=1)
     arrived = int(box.shell("du --bytes --summarize /var/lib/windlass/incoming | cut -f 1"))
     before = box.wire.sent_bytes
     deploy(box, wish)

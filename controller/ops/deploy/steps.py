@@ -53,15 +53,18 @@ class Boat:
         self._begun = False
         self._follower = Follower(link)
 
-    def deploy(self) -> None:
+    def deploy(self, *, tries: int = TRIES) -> None:
         """
         Do all of it.
+
+        Args:
+            tries: how often it is begun, at most; each but the first after a lost connection.
 
         Raises:
             DeployError: of the kind that says what to do.
 
         """
-        through_cuts(self._link, self._deploy_once)
+        through_cuts(self._link, self._deploy_once, tries=tries)
 
     def _deploy_once(self) -> None:
         version = self._wish.release.version
@@ -207,9 +210,9 @@ def _version_before(host: Host, name: str) -> str:
     return before
 
 
-def through_cuts(link: Link, act: Callable[[], None]) -> None:
+def through_cuts(link: Link, act: Callable[[], None], *, tries: int = TRIES) -> None:
     """Connect and *act* again, as often as the connection is lost and comes back."""
-    for tries_left in reversed(range(TRIES)):
+    for tries_left in reversed(range(tries)):
         try:
             act()
         except UnreachableBoxError as exc:
