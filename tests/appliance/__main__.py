@@ -4,18 +4,21 @@ Run files of the appliance's tests, or say which ones are due, since something h
     python -m tests.appliance run [NAME ...] [-- OPTIONS OF PYTEST]
     python -m tests.appliance due
 
-Without a name all of them run. What has passed whole, with no options, is written down in `passed.json`.
+Without a name all of them run. What has passed whole, with no options, is written down in `passed.json` as soon as it has.
 """
 
 import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any, Final
 from xml.etree import ElementTree
 
-from bench.stack import PROJECT
+import pytest
+
+from bench.stack import BUILD, PROJECT
 from tests.appliance import stamp
 from tests.appliance.figures import FIGURES, KEPT
 
@@ -23,22 +26,39 @@ _USAGE: Final = 2
 
 
 def run(names: list[str], options: list[str]) -> int:
-    """Run these files of tests; those of which every test has passed are written down."""
+    """Run these files of tests, one after another over one first start; what has passed is written down as soon as it has."""
     if unknown := set(names) - set(stamp.names()):
         sys.stderr.write(f"wanted names of {', '.join(stamp.names())}; got {', '.join(sorted(unknown))}\n")
         return _USAGE
-    before, report, environ = stamp.trees(), FIGURES.parent / "tests.xml", dict(os.environ)
-    if not options:
-        environ.pop(KEPT, None)  # what is written down starts from nothing
-    files = [f"tests/appliance/test_{name}.py" for name in names or stamp.names()]
-    argv = [sys.executable, "-m", "pytest", "-m", "appliance", f"--junit-xml={report}", *files, *options]
-    code = subprocess.run(argv, cwd=PROJECT, env=environ, check=False).returncode
-    if not options and report.is_file():
-        now = stamp.trees()
-        whole = {name: told | {"tree": now[name]} for name, told in read(report).items() if now[name] == before[name]}
-        stamp.write(whole, json.loads(FIGURES.read_text(encoding="utf-8")) if "boot" in whole else {})
-        sys.stderr.write(f"passed, and written down in {stamp.STAMP.name}: {', '.join(whole) or 'nothing'}\n")
-    return code
+    before, failed = stamp.trees(), []
+    # What is written down starts from nothing: no disk of an earlier run, no test left out.
+    counts = not options and KEPT not in os.environ
+    BUILD.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="vm-", dir=BUILD) as folder:
+        for name in names or stamp.names():
+            if _run_one(name, options, report=Path(folder, "tests.xml"), kept=os.environ.get(KEPT, folder)) != 0:
+                failed.append(name)
+            elif counts and stamp.trees()[name] == before[name]:
+                told = read(Path(folder, "tests.xml"))
+                figures = json.loads(FIGURES.read_text(encoding="utf-8")) if "boot" in told else {}
+                stamp.write({name: file | {"tree": before[name]} for name, file in told.items()}, figures)
+    sys.stderr.write(f"failed: {' '.join(failed)}\n" if failed else f"passed: {' '.join(names or stamp.names())}\n")
+    return int(bool(failed))
+
+
+def _run_one(name: str, options: list[str], *, report: Path, kept: str) -> int:
+    argv = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-m",
+        "appliance",
+        f"--junit-xml={report}",
+        f"tests/appliance/test_{name}.py",
+        *options,
+    ]
+    code = subprocess.run(argv, cwd=PROJECT, env=os.environ | {KEPT: kept}, check=False).returncode
+    return 0 if options and code == pytest.ExitCode.NO_TESTS_COLLECTED else code
 
 
 def read(report: Path) -> dict[str, dict[str, Any]]:

@@ -127,13 +127,13 @@ def test_a_system_that_never_answers_gives_way_to_the_old_one_by_itself(box: Box
     """It boots, and there is no Windlass in it. Nobody touches the machine, and the old system is back and says why."""
     was, answer = version(box), ask(box)
     sick = bundles.system("9-sick", {"/usr/lib/systemd/system/windlass.service": None})
-    box.vm.shell(f"echo CONFIRM_WITHIN_S=300 >{HOME}/etc/update.env && sync")
+    box.vm.shell(f"echo CONFIRM_WITHIN_S=180 >{HOME}/etc/update.env && sync")
 
     box.vm.shell.run(f"{UPDATE} {bring(box, sick)}", within_s=INSTALL_WITHIN_S)
     told = wait_for_word(box, "failed")
 
     assert ("9-sick", was) == (told["version"], told["runs"])
-    assert "not healthy within 300 s: the gateway does not answer" in told["text"]
+    assert "not healthy within 180 s: the gateway does not answer" in told["text"]
     box.vm.wait_for_health()
     assert ("A", "0", "1") == (slot(box), choice(box)["B_OK"], choice(box)["A_SURE"])
     assert answer == ask(box)
