@@ -16,12 +16,16 @@ from bench.stack import PROJECT
 STAMP: Final = Path(__file__).with_name("passed.json")
 BOX: Final = (
     "appliance", "bench/stack.py", "compose", "controller/cli_box.py", "controller/ops", "controller/server.py",
-    "controller/supervisor.py", "images/controller", "images/setup.sh", "tests/appliance", "tests/conftest.py",
-    "tests/engine/__init__.py", "tests/engine/box.py", "tests/engine/private_engine.py", "tests/engine/standin",
-    "tests/fakeworker", "tests/system/talk.py", "tests/update_box.py", "tests/waiting.py",
+    "controller/supervisor.py", "controller/tenure.py", "images/controller", "images/setup.sh", "tests/appliance",
+    "tests/conftest.py", "tests/fakeworker", "tests/system/talk.py", "tests/waiting.py",
 )  # fmt: skip
 """Files and folders of which every file of tests makes use, and which little else tries on a machine."""
-MORE: Final = {"boot": ("controller", "images", "requirements"), "power_cuts": ("controller/forge", "controller/store")}
+MORE: Final = {
+    "boot": ("controller", "images", "requirements"),
+    "power_cuts": ("controller/forge", "controller/store"),
+    "provision": ("tests/engine",),
+    "stick": ("tests/update_box.py",),
+}
 """What else: whatever changes in the product, it is booted; what keeps things on the disk has to bear cuts."""
 _FOR_PEOPLE: Final = {".md", ".svg", ".png"}
 
@@ -42,6 +46,7 @@ def _tree(name: str) -> str:
         cwd=PROJECT, capture_output=True, text=True, check=True,
     )  # fmt: skip
     others = {f"tests/appliance/test_{other}.py" for other in names() if other != name}
+    others |= {"tests/appliance/__main__.py", "tests/appliance/stamp.py"}  # they run tests and are none
     return hash_of(PROJECT, sorted({path for path in listed.stdout.split("\0") if path} - others))
 
 

@@ -38,8 +38,8 @@ CORES: Final = 2.0
 
 # What a release is made of beside the controller that this checkout has.
 ANOTHER: Final = ""
-MUTE: Final = 'ENTRYPOINT ["false"]\n'
-"""It never serves."""
+MUTE: Final = 'ENTRYPOINT ["sh", "-c", "[ $1 = box ] && exec python3 -m controller \\"$@\\"", "-"]\n'
+"""It takes the box's configuration, and never serves."""
 FRAIL: Final = """\
 ENTRYPOINT ["sh", "-c", "if [ -n \\"$WATCHDOG_USEC\\" ]; then (sleep 20; kill 1) & fi; exec python3 -m controller \\"$@\\"", "-"]
 """

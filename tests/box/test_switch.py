@@ -395,17 +395,18 @@ def test_a_slot_that_is_written_anew_with_the_same_system_begins_with_its_releas
     assert "6.0" == box.link("current")
 
 
-@pytest.mark.parametrize("was_cut", [False, True])
-def test_images_whose_loading_was_cut_are_given_up_and_loaded_anew(box: Box, was_cut: bool) -> None:
+@pytest.mark.parametrize("mark", ["", "releases/loading", "incoming/deploy/loading"])
+def test_images_whose_loading_was_cut_are_given_up_and_loaded_anew(box: Box, mark: str) -> None:
     """The engine calls layers whole that are not on the disk; what another release stands on has come before, and stays."""
     (box.folder / "shipped" / "images").mkdir()
     subprocess.run(["zstd", "-q", "-o", box.folder / "shipped" / "images" / "images.tar.zst"], input=b"layers", check=True)
-    if was_cut:
-        (box.releases / "loading").touch()
+    if mark:
+        (box.folder / "home" / mark).parent.mkdir(parents=True, exist_ok=True)
+        (box.folder / "home" / mark).touch()
     start_slot(box, "B", "6.0")
     asked = [line for line in (box.world / "asked-of-docker").read_text().splitlines() if line.startswith(("load", "image rm"))]
 
-    again = ["image rm --force c:6.0", "load --quiet"] if was_cut else []
+    again = ["image rm --force c:6.0", "load --quiet"] if mark else []
     assert ["load --quiet", *again] == asked
     assert not (box.releases / "loading").exists()
     assert "6.0" == box.link("current")

@@ -61,7 +61,10 @@ def private_engine(image: str, *options: str) -> Iterator[PrivateEngine]:
     folder = Path(tempfile.mkdtemp(prefix="wl-engine-"))
     stand_in = Path(shutil.copy(STAND_IN, folder / "nvidia-container-runtime"))
     stand_in.chmod(0o755)
+    # In a network of its own: an engine without a bridge removes the one of the machine, which belongs to the engine of others.
     argv = (
+        "unshare",
+        "--net",
         "dockerd",
         f"--data-root={folder}/data",
         f"--exec-root={folder}/exec",
