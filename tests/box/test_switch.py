@@ -17,6 +17,8 @@ STAND_IN = Path(__file__).with_name("stand-in")
 OLD, NEW = "1.0", "2.0-7-gabc"
 CHANGING = ("systemctl", "docker", "curl", "mv", "ln", "rm", "sync", "cp", "mkdir", "install", "sleep", "timeout")
 """What the scripts call to change something, or to wait for something; the world of the stand-ins."""
+AWAY = "the controller did not answer health within 3 s"
+"""As a gateway says it (controller.gateway.lease)."""
 KILLED = -9
 LEAST_CUTS = 30
 """A switch that could be cut in fewer places would not be the one that is meant."""
@@ -289,10 +291,20 @@ def test_what_a_host_is_is_known_before_the_controller_ends(box: Box) -> None:
     assert (box.folder / "run-box" / "host" / f"{NEW}.yaml").exists()
 
 
-@pytest.mark.parametrize(("new_trouble", "code", "runs"), [("the disk is slow", 0, NEW), ("it forgets models", 3, OLD)])
-def test_a_release_is_not_blamed_for_what_was_wrong_before(box: Box, new_trouble: str, code: int, runs: str) -> None:
-    """Only for what is new: how long somebody has waited is not."""
-    (box.world / f"troubled-{OLD}").write_text("the disk is slow")
+@pytest.mark.parametrize(
+    ("old_trouble", "new_trouble", "code", "runs"),
+    [
+        ("the disk is slow", "the disk is slow", 0, NEW),
+        ("the disk is slow", "it forgets models", 3, OLD),
+        (AWAY, AWAY, 3, OLD),
+        (AWAY, "the disk is slow", 3, OLD),
+    ],
+)
+def test_a_release_is_not_blamed_for_what_was_wrong_before(
+    box: Box, old_trouble: str, new_trouble: str, code: int, runs: str
+) -> None:
+    """Only for what is new, which how long somebody has waited is not; and for a controller of its own that does not answer."""
+    (box.world / f"troubled-{OLD}").write_text(old_trouble)
     (box.world / f"troubled-{NEW}").write_text(new_trouble)
     done = box.run("switch", NEW)
 
