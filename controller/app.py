@@ -52,16 +52,12 @@ from controller.store.watcher import Watcher
 from controller.supervisor import NOBODY, Supervisor, find_supervisor
 from controller.tenancy import Tenancy
 from controller.tenure import tenure
-from controller.units import MIB
 from controller.wire import Catalog as CatalogMessage
 from controller.wire import KeyCard, ModelCard
 from controller.yardstick import Yardstick
 
 log: Final = structlog.get_logger()
 
-FLOOR_SHARE: Final = 1 / 20
-LEAST_FLOOR_BYTES: Final = 256 * MIB
-MOST_FLOOR_BYTES: Final = 1024 * MIB
 SOCKET_NAME: Final = "controller.sock"
 LOCK_NAME: Final = "controller.lock"
 WAITS: Final = "waits for the controller before it to end"
@@ -149,7 +145,7 @@ async def serve(
         host=host,
         meter=meter,
         clock=time.monotonic,
-        floor_bytes=floor_bytes(settings, total_bytes=read_memory().total_bytes),
+        floor_bytes=settings.memory.floor_bytes(total_bytes=read_memory().total_bytes),
         read_gpu_memory=partial(read_gpu_memory, system, identity.device),
         read_power=partial(read_power, system),
         conversations=kept,
@@ -295,13 +291,6 @@ def _rules(settings: Settings, cards: Cards) -> Rules:
         max_failures=wanted.max_failures,
         backoff_s=wanted.backoff_s,
     )
-
-
-def floor_bytes(settings: Settings, *, total_bytes: int) -> int:
-    """Return what must stay available: what is configured, else a share of the box within bounds."""
-    if settings.memory.floor is not None:
-        return settings.memory.floor
-    return min(max(int(total_bytes * FLOOR_SHARE), LEAST_FLOOR_BYTES), MOST_FLOOR_BYTES)
 
 
 def _conversations(settings: Settings, database: Database) -> Conversations | None:

@@ -36,8 +36,9 @@ def host_file(config: Config = None) -> None:
 def settings(config: Config = None) -> None:
     """Print what a shell needs of the configuration, a variable a line."""
     from controller.ops import box  # noqa: PLC0415
+    from controller.probes.memory import read_memory  # noqa: PLC0415
 
-    typer.echo(box.settings_lines(_settings(config)), nl=False)
+    typer.echo(box.settings_lines(_settings(config), total_bytes=read_memory().total_bytes), nl=False)
 
 
 @app.command("save-state")

@@ -18,6 +18,9 @@ from controller.errors import ConfigError
 from controller.units import MIB, parse_bytes
 
 DEFAULT_PATH: Final = Path("/etc/windlass/appliance.toml")
+FLOOR_SHARE: Final = 1 / 20
+LEAST_FLOOR_BYTES: Final = 256 * MIB
+MOST_FLOOR_BYTES: Final = 1024 * MIB
 
 
 def _read_bytes(value: object) -> object:
@@ -41,6 +44,12 @@ class MemorySettings(_Section):
     """Left for the system, the controller and the gateway when no budget is set."""
     floor: Bytes | None = None
     """What must stay available whatever other programs take; by default a twentieth of the memory, 256 MiB to 1 GiB."""
+
+    def floor_bytes(self, *, total_bytes: int) -> int:
+        """Return what must stay available: what is configured, else a share of the box within bounds."""
+        if self.floor is not None:
+            return self.floor
+        return min(max(int(total_bytes * FLOOR_SHARE), LEAST_FLOOR_BYTES), MOST_FLOOR_BYTES)
 
 
 class GpuSettings(_Section):

@@ -76,9 +76,14 @@ async def _ask_engine(owner: str, engine_socket: str) -> EngineInfo | None:
         await driver.close()
 
 
-def settings_lines(settings: Settings) -> str:
-    """Return what a shell needs of the settings, a variable a line."""
-    return f"URL={gateway_url(settings.gateway.listen)}\nREQUEST_LIMIT_S={settings.scheduler.request_limit_s:g}\n"
+def settings_lines(settings: Settings, *, total_bytes: int) -> str:
+    """Return what a shell needs of the settings on a machine with so much memory, a variable a line."""
+    values = {
+        "URL": gateway_url(settings.gateway.listen),
+        "REQUEST_LIMIT_S": f"{settings.scheduler.request_limit_s:g}",
+        "FLOOR_BYTES": settings.memory.floor_bytes(total_bytes=total_bytes),
+    }
+    return "".join(f"{name}={value}\n" for name, value in values.items())
 
 
 def save_state(database: Path, copy: Path) -> None:

@@ -314,7 +314,7 @@ def test_a_release_is_not_blamed_for_what_was_wrong_before(
 
 
 def test_a_full_box_is_left_alone(box: Box) -> None:
-    """A trial would cost somebody a model; what is refused may be tried again."""
+    """A trial would cost somebody a busy model; what is refused may be tried again."""
     (box.releases / NEW / "verdict").write_text("failed: it gave no answer\n")
     box.leave_kib(500_000)
     refused = box.run("switch", NEW)

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from controller.config import GatewaySettings, SchedulerSettings, Settings
+from controller.config import GatewaySettings, MemorySettings, SchedulerSettings, Settings
 from controller.errors import StoreError
 from controller.ops import box, box_deb
 from controller.ops.release import PROJECT, ReleaseError, find_version, release_env, write_release
 from controller.store.database import open_database
+from controller.units import MIB
 
 
 def count(database: Path) -> int:
@@ -29,10 +30,21 @@ def add_key(database: Path, name: str) -> None:
 
 
 def test_settings_for_a_shell() -> None:
-    """A shell reads where the gateway is reached from this machine, and how long an answer may take."""
+    """A shell reads where the gateway is reached from this machine, how long an answer may take, what memory must stay free."""
     settings = Settings(gateway=GatewaySettings(listen="0.0.0.0:8000"), scheduler=SchedulerSettings(request_limit_s=120))
+    lines = "URL=http://127.0.0.1:8000\nREQUEST_LIMIT_S=120\nFLOOR_BYTES=429496729\n"
 
-    assert "URL=http://127.0.0.1:8000\nREQUEST_LIMIT_S=120\n" == box.settings_lines(settings)
+    assert lines == box.settings_lines(settings, total_bytes=8192 * MIB)
+
+
+@pytest.mark.parametrize(
+    ("floor_mib", "total_mib", "expected_mib"), [(None, 2048, 256), (None, 10240, 512), (None, 65536, 1024), (7, 65536, 7)]
+)
+def test_the_floor(floor_mib: int | None, total_mib: int, expected_mib: int) -> None:
+    """What is configured goes before a twentieth of the machine, which has bounds."""
+    memory = MemorySettings(floor=None if floor_mib is None else floor_mib * MIB)
+
+    assert expected_mib * MIB == memory.floor_bytes(total_bytes=total_mib * MIB)
 
 
 def test_state_is_copied_while_it_is_written(tmp_path: Path) -> None:
