@@ -61,7 +61,7 @@ log: Final = structlog.get_logger()
 SOCKET_NAME: Final = "controller.sock"
 LOCK_NAME: Final = "controller.lock"
 WAITS: Final = "waits for the controller before it to end"
-"""A box's `switch` knows by the first word that the one before may end."""
+"""A box's `switch` looks for a status that begins with `waits`, and then ends the controller before."""
 FOLDERS: Final = {"models": 0o755, "engines": 0o755, "kv": 0o711}
 """The folders of the home and their modes; whose conversations are kept is nobody's business, so `kv` cannot be listed."""
 
@@ -82,14 +82,9 @@ async def _run_until_signalled(settings: Settings) -> None:
     # What came while the modules were read was held back by the command line, and is heard now.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     supervisor = find_supervisor(os.environ)
-
-    def waits() -> None:
-        supervisor.says(WAITS)
-        log.info("controller.waits_for_the_one_before")
-
     try:
         # Nothing is touched before: the one that goes serves until this one has come as far as it can beside it.
-        async with tenure(Path(settings.run) / LOCK_NAME, waits=waits):
+        async with tenure(Path(settings.run) / LOCK_NAME, waits=lambda: supervisor.says(WAITS)):
             await live(settings, lambda: DockerDriver(settings.owner), supervisor=supervisor)
     except asyncio.CancelledError:
         supervisor.ending("stopped; the workers stay")
