@@ -5,6 +5,7 @@ import itertools
 import os
 import shutil
 import subprocess
+import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -416,12 +417,38 @@ def test_images_whose_loading_was_cut_are_given_up_and_loaded_anew(box: Box, mar
         (box.folder / "home" / mark).parent.mkdir(parents=True, exist_ok=True)
         (box.folder / "home" / mark).touch()
     start_slot(box, "B", "6.0")
-    asked = [line for line in (box.world / "asked-of-docker").read_text().splitlines() if line.startswith(("load", "image rm"))]
 
     again = ["image rm --force c:6.0", "load --quiet"] if mark else []
-    assert ["load --quiet", *again] == asked
-    assert not (box.releases / "loading").exists()
+    assert ["load --quiet", *again] == loads(box)
+    assert not (box.folder / "home" / (mark or "releases/loading")).exists()
     assert "6.0" == box.link("current")
+
+
+def loads(box: Box) -> list[str]:
+    """Return what the engine was asked to load and to give up."""
+    return [line for line in (box.world / "asked-of-docker").read_text().splitlines() if line.startswith(("load", "image rm"))]
+
+
+def test_what_a_deploy_was_loading_is_given_up_once(box: Box) -> None:
+    """Taken once more as far as it has come, and removed where no release stands on it; the next system finds nothing of it."""
+    deploy = box.folder / "home" / "incoming" / "deploy"
+    (deploy / "9.0" / "images").mkdir(parents=True)
+    (deploy / "layers").mkdir()
+    (deploy / "layers" / "one.tar").write_text("a layer")
+    for name, content in {"manifest.json": "[]", "sums": "0123 one.tar\n", "tags": f"m:9\nc:{OLD}\n"}.items():
+        (deploy / "9.0" / "images" / name).write_text(content)
+    (deploy / "loading").write_text("9.0\n")
+    (box.folder / "shipped" / "images").mkdir()
+    subprocess.run(["zstd", "-q", "-o", box.folder / "shipped" / "images" / "images.tar.zst"], input=b"layers", check=True)
+    start_slot(box, "B", "6.0")
+    first = loads(box)
+    (box.world / "asked-of-docker").unlink()
+    start_slot(box, "B", "7.0")
+
+    assert ["load --quiet"] * 2 + ["image rm --force c:6.0", "image rm --force m:9", "load --quiet"] == first
+    assert ["load --quiet"] == loads(box)
+    with tarfile.open(box.world / "loaded-2") as archive:
+        assert {".", "./manifest.json", "one.tar"} == set(archive.getnames())
 
 
 @pytest.mark.parametrize("fault", ["", "crashing"])
