@@ -93,33 +93,42 @@ ENGINE = """\
 echo "$*" >>"$0.asked"
 case $* in
     load*)
-        ls "${0%/bin/docker}/box" >>"$0.saw"
+        ls "${0%/bin/docker}/incoming/deploy" >>"$0.saw"
         tar --list >>"$0.took"
         if [ -e "$0.cut" ]; then kill -9 $PPID; fi
         if [ -e "$0.full" ]; then echo "write /x: no space left on device" >&2 && exit 1; fi
         ;;
-    "image inspect "*) [ -e "$0.has" ] && grep -qx "$3" "$0.has" ;;
+    "image inspect "*) grep -sm 1 "^$5 " "$0.has" | cut -d ' ' -f 2 | grep . ;;
+    "image rm "*)
+        if grep -qsx "${*: -1}" "$0.runs"; then echo "image is being used by running container" >&2 && exit 1; fi
+        sed -i "/ ${*: -1}$/d" "$0.has"
+        ;;
 esac"""
-"""An engine that notes what it is asked, and what lies beside what it loads."""
+"""An engine that notes what it is asked, and what lies beside what it loads; of what it has, number and layers are the same."""
+
+
+TAG = "windlass/controller:1"
+ASIDE = "windlass-cut/controller:1"
+"""What it is called while it is given up."""
 
 
 @pytest.fixture
 def box(tmp_path: Path, program: Program) -> Path:
     """Return the folder of a box to which a release of one image and one layer has come."""
     program("docker", ENGINE)
-    folder = tmp_path / "box"
+    folder = tmp_path / "incoming" / "deploy"
     (folder / "layers").mkdir(parents=True)
     (folder / "v1" / "images").mkdir(parents=True)
     (folder / "layers" / "one.tar").write_bytes(b"layer")
-    (folder / "v1" / "images" / "manifest.json").write_text("[]")
-    (folder / "v1" / "images" / "tags").write_text("windlass/controller:1\n")
+    (folder / "v1" / "images" / "manifest.json").write_text(f'[{{"RepoTags": ["{TAG}"]}}]')
+    (folder / "v1" / "images" / "tags").write_text(f"{TAG}\n")
     (folder / "v1" / "images" / "sums").write_text(f"{hashlib.sha256(b'layer').hexdigest()}  one.tar\n")
     return folder
 
 
 def load(box: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run what gives the engine its layers."""
-    return run("load", str(box), *arguments, path=f"{box.parent / 'bin'}:{os.environ['PATH']}")
+    return run("load", str(box), *arguments, path=f"{box.parent.parent / 'bin'}:{os.environ['PATH']}")
 
 
 def test_what_is_being_loaded_is_written_down_until_it_is_on_the_disk(box: Path, programs: Path) -> None:
@@ -132,32 +141,89 @@ def test_what_is_being_loaded_is_written_down_until_it_is_on_the_disk(box: Path,
     assert ["v1"] == [path.name for path in box.iterdir()]
 
 
-def test_images_whose_loading_was_cut_are_given_up(box: Path, programs: Path) -> None:
-    """Layers that nobody has noted yet are taken once more and go with their image; all of them are to be loaded anew."""
+def write_release(box: Path, version: str) -> None:
+    """Put a release of the image beside the others of the box."""
+    folder = box.parent.parent / "releases" / version
+    folder.mkdir(parents=True)
+    (folder / "release.env").write_text(f"WINDLASS_VERSION={version}\nWINDLASS_IMAGE_CONTROLLER={TAG}\n")
+
+
+def cut(box: Path, programs: Path) -> str:
+    """Cut a loading, and say what is written down of it."""
     (programs / "docker.cut").touch()
     load(box, "v1")
     (programs / "docker.cut").unlink()
     (programs / "docker.asked").unlink()
-    (programs / "docker.has").write_text("windlass/controller:1\n")
-    marked = (box / "loading").read_text()
+    return (box / "loading").read_text()
+
+
+def removals(programs: Path) -> list[str]:
+    """Return what the engine was asked to remove."""
+    asked = (programs / "docker.asked").read_text().splitlines()
+    return [line.removeprefix("image rm ") for line in asked if line.startswith("image rm ")]
+
+
+def test_images_whose_loading_was_cut_are_given_up(box: Path, programs: Path) -> None:
+    """Layers that nobody has noted yet are taken once more and go with their image; all of them are to be loaded anew."""
+    write_release(box, "v0")
+    marked = cut(box, programs)
+    (programs / "docker.has").write_text(f"{TAG} cut\n{ASIDE} cut\n")
     done = load(box)
 
-    assert "v1\n" == marked
+    assert "v1\nv0\n" == marked
     assert (0, "") == (done.returncode, done.stderr)
-    asked = (programs / "docker.asked").read_text().splitlines()
-    assert ["load --quiet", "image rm --force windlass/controller:1"] == [line for line in asked if "inspect" not in line]
+    assert "load --quiet" == (programs / "docker.asked").read_text().splitlines()[0]
+    assert f'[{{"RepoTags": ["{ASIDE}"]}}]' == (box / "v1" / "images" / "manifest.json").read_text()
+    assert ["--force cut"] == removals(programs)
     assert not (box / "loading").exists()
     assert (box / "layers" / "one.tar").exists()
 
 
-def test_an_image_that_cannot_be_given_up_stays_marked(box: Path, program: Program) -> None:
-    """A container may run on it: what is not whole is not forgotten."""
-    (box / "loading").write_text("v1\n")
-    program("docker", '[ "$2" != rm ] || { echo "image is being used by running container" >&2; exit 1; }')
+def test_half_an_image_goes_although_nothing_could_be_taken_once_more(box: Path, programs: Path) -> None:
+    """What has its name is taken for it."""
+    cut(box, programs)
+    (programs / "docker.has").write_text(f"{TAG} cut\n")
+    done = load(box)
+
+    assert 0 == done.returncode
+    assert ["--force cut"] == removals(programs)
+
+
+def test_an_image_that_a_release_has_come_with_since_stays(box: Path, programs: Path) -> None:
+    """An update of the operating system has brought the same, whole, and it may run."""
+    cut(box, programs)
+    write_release(box, "v1")
+    (programs / "docker.has").write_text(f"{TAG} same\n{ASIDE} same\n")
+    done = load(box)
+
+    assert (0, "") == (done.returncode, done.stderr)
+    assert [ASIDE] == removals(programs)
+    assert not (box / "loading").exists()
+
+
+def test_an_image_that_was_made_since_stays(box: Path, programs: Path) -> None:
+    """It has the name of the one that was cut, and other layers."""
+    cut(box, programs)
+    (programs / "docker.has").write_text(f"{TAG} made-here\n{ASIDE} cut\n")
+    done = load(box)
+
+    assert (0, "") == (done.returncode, done.stderr)
+    assert ["--force cut"] == removals(programs)
+    assert f"{TAG} made-here\n" == (programs / "docker.has").read_text()
+
+
+def test_an_image_that_cannot_be_given_up_stays_marked(box: Path, programs: Path) -> None:
+    """A container may run on it: what is not whole is not forgotten, and the others are given up nevertheless."""
+    cut(box, programs)
+    (box / "v1" / "images" / "tags").write_text(f"{TAG}\nwindlass/llama-cpp:1\n")
+    (programs / "docker.has").write_text(f"{TAG} cut\n{ASIDE} cut\nwindlass/llama-cpp:1 other\n")
+    (programs / "docker.runs").write_text("cut\n")
     done = load(box)
 
     assert 1 == done.returncode
     assert "image is being used by running container" in done.stderr
+    assert f"cannot be removed: {TAG}; end the containers that use it" in done.stderr.splitlines()[-1]
+    assert ["--force cut", "--force other"] == removals(programs)
     assert (box / "loading").exists()
 
 

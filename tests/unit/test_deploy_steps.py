@@ -1,6 +1,7 @@
 """What a deploy does with what a box answers, with a connection of the test's."""
 
 import json
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -67,6 +68,25 @@ def test_an_engine_without_room_is_told_so(wish: Wish) -> None:
         send(link, wish)
 
     assert 1 == len(link.asked)
+
+
+class Forgetful(Answering):
+    """A box whose engine had the image, and has given it up."""
+
+    def script(self, name: str, *arguments: str, as_root: bool = True) -> Answer:
+        """Answer what it is."""
+        self.asked.append((name, *arguments))
+        said = "machine\tx86_64\nuid\t0\nengine\t29.1.3\ncompose\t2\nrsync\t3\npackage\t1\n" if name == "probe" else ""
+        return Answer(code=0, out=said, err="")
+
+
+def test_an_image_that_only_the_box_had_is_wanted_here_once_it_is_given_up(wish: Wish) -> None:
+    """It is said at once, and not found missing when the release is staged."""
+    link = Forgetful(Answer(code=0, out="", err=""))
+    with pytest.raises(UnfitError, match="windlass/controller:1 is neither here nor on the box"):
+        send(link, replace(wish, images=()), replace(HOST, loading=True))
+
+    assert ["load", "probe"] == [name for name, *_ in link.asked]
 
 
 def test_what_cannot_be_given_up_ends_a_deploy(wish: Wish) -> None:

@@ -129,7 +129,7 @@ class Boat:
         given_up = self._link.script("load", str(commands.INCOMING))
         if given_up.code:
             raise DeployError(f"giving up half loaded images on {self._link.route.name}: {given_up.last_words}")
-        return look(self._link)
+        return self._look()  # what was given up may have been there only, and is wanted here then
 
     def _copy(self, host: Host, lacking: tuple[Image, ...], layers: tuple[str, ...]) -> None:
         wish, version = self._wish, self._wish.release.version
