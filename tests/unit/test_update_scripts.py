@@ -138,6 +138,24 @@ def test_models_that_differ_stay_and_are_told(box: Box, status: int) -> None:
     assert ("1" if status == 0 else "0") == (box.state / "next").read_text().strip()
 
 
+@pytest.mark.parametrize("status", [0, 1])
+def test_a_release_that_does_not_know_keep_takes_models_without_it(box: Box, status: int) -> None:
+    """The one that runs may be older than the bundle; what it says then is what counts."""
+    (box.state / "mounted/models").mkdir()
+    windlass = box.folder / "bin/windlass"
+    windlass.write_text(
+        '#!/bin/sh\necho "$*" >>"$STAND_IN/imported"\n'
+        f'case $* in *--keep*) echo "No such option: --keep" >&2; exit 2 ;; esac\necho "copied: models/one"; exit {status}\n'
+    )
+    windlass.chmod(0o755)
+
+    done = box.run("update", box.bundle("2"))
+
+    assert status == done.returncode
+    assert "bundle import --keep .\nbundle import .\n" == (box.state / "imported").read_text()
+    assert ("1" if status == 0 else "0") == (box.state / "next").read_text().strip()
+
+
 def test_a_write_that_fails_is_told_with_raucs_own_reason(box: Box) -> None:
     """Nothing is switched, and nothing stays under way."""
     (box.state / "broken").touch()
