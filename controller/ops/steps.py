@@ -31,6 +31,8 @@ class StepError(WindlassError):
 
 def run_program(app: Callable[[], object]) -> None:
     """Run a command line; what went wrong is a sentence and status 1, not a traceback."""
+    # The tools of disks and file systems are where not every root looks.
+    os.environ["PATH"] = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
     try:
         app()
     except (WindlassError, OSError) as exc:

@@ -1,5 +1,6 @@
 """One long command, with progress, a log, and its last words when it fails."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -34,8 +35,11 @@ def test_a_missing_program_is_an_error_of_ours(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [StepError("it [/red] failed"), PermissionError(13, "Permission denied", "/x")])
-def test_a_program_ends_with_a_sentence(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_program_ends_with_a_sentence(
+    error: Exception, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Ours and the system's errors as they are, and nothing else: what is not foreseen keeps its traceback."""
+    monkeypatch.setenv("PATH", os.environ["PATH"])
 
     def fail(with_this: Exception) -> None:
         raise with_this
@@ -46,3 +50,12 @@ def test_a_program_ends_with_a_sentence(error: Exception, capsys: pytest.Capture
     assert f"{error}\n" == capsys.readouterr().out
     with pytest.raises(KeyError):
         run_program(lambda: fail(KeyError("x")))
+
+
+def test_a_program_finds_the_tools_of_disks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A root that has come by a plain `su` has a path without them; what somebody has put before them stays before."""
+    monkeypatch.setenv("PATH", "/usr/local/bin:/usr/bin")
+    found: list[str] = []
+    run_program(lambda: found.append(os.environ["PATH"]))
+
+    assert ["/usr/local/bin:/usr/bin:/usr/sbin:/sbin"] == found

@@ -233,6 +233,4 @@ def targets() -> None:
 
 
 if __name__ == "__main__":
-    # The tools of file systems are where not every root looks.
-    os.environ["PATH"] = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
     run_program(app)
