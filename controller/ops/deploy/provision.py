@@ -51,28 +51,35 @@ def provision(
         DeployError: a step failed, with its last words.
 
     """
-    breaks = iter((break_lock,))  # who has taken it from us meanwhile keeps it
-    through_cuts(link, lambda: _provision_once(link, package, folder, problems, break_lock=next(breaks, False)))
+
+    def provision_once() -> None:
+        nonlocal break_lock
+        host = _look(link, problems)
+        with holding(link, "provision", break_lock=break_lock):
+            break_lock = False  # who has taken it from us meanwhile keeps it
+            _set_up(link, host, package, folder)
+
+    through_cuts(link, provision_once)
+    if not link.rehearses:
+        console.print(f"  [green]done[/]  {escape(link.route.name)} has what a box needs", markup=True)
 
 
-def _provision_once(
-    link: Link, package: Path, folder: Path, problems: Callable[[Host], Iterable[str]], *, break_lock: bool
-) -> None:
-    host = look(link)
-    name = link.route.name
+def _look(link: Link, problems: Callable[[Host], Iterable[str]]) -> Host:
+    host, name = look(link), link.route.name
     if found := list(problems(host)):
         raise UnfitError([f"{name}: {problem}" for problem in found])
     console.print(f"  {name}: {host.system}, {f'Docker {host.engine}' if host.engine else 'no container engine'}", markup=False)
-    with holding(link, "provision", break_lock=break_lock):
-        _step(link, "packages", lambda: link.follow("packages", say=_say))
-        folder.mkdir(parents=True, exist_ok=True)
-        link.must("making folders", ["mkdir", "--parents", str(FOLDER), "/etc/docker", "/etc/windlass"])
-        _set_engine(link, host, folder)
-        _install(link, package)
-        _configure(link, folder)
-        link.must("tidying up", commands.tidy(FOLDER))  # what a deploy has left beside it, the next one goes on with
-    if not link.rehearses:
-        console.print(f"  [green]done[/]  {escape(name)} has what a box needs", markup=True)
+    return host
+
+
+def _set_up(link: Link, host: Host, package: Path, folder: Path) -> None:
+    _step(link, "packages", lambda: link.follow("packages", say=_say))
+    folder.mkdir(parents=True, exist_ok=True)
+    link.must("making folders", ["mkdir", "--parents", str(FOLDER), "/etc/docker", "/etc/windlass"])
+    _set_engine(link, host, folder)
+    _install(link, package)
+    _configure(link, folder)
+    link.must("tidying up", commands.tidy(FOLDER))  # what a deploy has left beside it, the next one goes on with
 
 
 def show_key(link: Link) -> None:
