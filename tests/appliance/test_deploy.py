@@ -247,7 +247,7 @@ def test_a_cut_link(box: Box, releases: Releases) -> None:
         cut = threading.Thread(target=cut_then)
         cut.start()
         with pytest.raises(UnreachableBoxError):
-            Boat(link, wish).deploy(tries=1)
+            Boat(link, wish, tries=1).deploy()
         cut.join(600)
     invocation = box.vm.shell(f"systemctl show --property InvocationID --value windlass-switch@{wish.release.version}")
     deploy(box, wish)

@@ -157,7 +157,7 @@ def test_a_killed_deploy_is_run_again(box: StandInBox, wish: Wish) -> None:
     """What a deploy that died in the middle has left on the box is used by the next one."""
     box.wire.after = (box.wire.sent_bytes + int(1.5 * LAYER_BYTES), box.wire.cut)
     with connected(box) as link, pytest.raises(UnreachableBoxError):
-        Boat(link, wish).deploy(tries=1)
+        Boat(link, wish, tries=1).deploy()
     arrived = int(box.shell("du --bytes --summarize /var/lib/windlass/incoming | cut -f 1"))
     before = box.wire.sent_bytes
     deploy(box, wish)

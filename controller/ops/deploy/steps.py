@@ -33,7 +33,7 @@ from controller.ops.steps import console
 from controller.units import format_bytes, format_seconds
 
 TRIES: Final = 3
-"""How often a box is begun anew after its connection was lost."""
+"""How often a box is begun, at most: each time but the first after its connection was lost."""
 ROUNDS: Final = 4
 """How often images are sent until the box has them: at worst as layers, as whole images, and what came damaged again."""
 BACK_WITHIN_S: Final = 60.0
@@ -45,26 +45,24 @@ NOT_TAKEN: Final = 66
 class Boat:
     """Brings one release to one box; begun anew as often as its connection is lost."""
 
-    def __init__(self, link: Link, wish: Wish) -> None:
-        """Keep both; nothing happens yet."""
+    def __init__(self, link: Link, wish: Wish, *, tries: int = TRIES) -> None:
+        """Keep the connection, what is to be brought, and how often it is begun; nothing happens yet."""
         self._link = link
         self._wish = wish
+        self._tries = tries
         self._breaks_lock = wish.break_lock
         self._begun = False
         self._follower = Follower(link)
 
-    def deploy(self, *, tries: int = TRIES) -> None:
+    def deploy(self) -> None:
         """
         Do all of it.
-
-        Args:
-            tries: how often it is begun, at most; each but the first after a lost connection.
 
         Raises:
             DeployError: of the kind that says what to do.
 
         """
-        through_cuts(self._link, self._deploy_once, tries=tries)
+        through_cuts(self._link, self._deploy_once, tries=self._tries)
 
     def _deploy_once(self) -> None:
         version = self._wish.release.version
@@ -211,7 +209,7 @@ def _version_before(host: Host, name: str) -> str:
 
 
 def through_cuts(link: Link, act: Callable[[], None], *, tries: int = TRIES) -> None:
-    """Connect and *act* again, as often as the connection is lost and comes back."""
+    """Do *act*, and connect and do it again where the connection is lost: *tries* times in all."""
     for tries_left in reversed(range(tries)):
         try:
             act()
