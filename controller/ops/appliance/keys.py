@@ -17,6 +17,7 @@ from controller.ops.steps import StepError, run_step
 FOLDER: Final = Path("build/update-keys")
 VALID_DAYS: Final = 3650
 CURVE: Final = "P-256"
+_NEW_KEY: Final = ("openssl", "req", "-newkey", "ec", "-pkeyopt", f"ec_paramgen_curve:{CURVE}", "-nodes", "-sha256")
 _REVOCATIONS: Final = b"-----BEGIN X509 CRL-----"
 WARNING: Final = (
     "  WARNING: signed for development. Whoever has build/update-keys can put anything onto boxes that trust it;\n"
@@ -44,7 +45,7 @@ class Keys:
 
     @property
     def revokes(self) -> bool:
-        """Whether boxes have to look for a key among those that were revoked; without a list they would take no bundle then."""
+        """Whether there is a list of revoked keys. Only then do boxes look for one: who looks and finds none takes no bundle."""
         return _REVOCATIONS in self.trusted.read_bytes()
 
 
@@ -71,24 +72,29 @@ def choose_keys(project: Path, environ: Mapping[str, str]) -> Keys:
     return Keys(trusted=Path(given["UPDATE_CERT"]), signer=given["UPDATE_SIGNER"], key=given["UPDATE_KEY"], development=False)
 
 
-def key_steps(folder: Path) -> Sequence[tuple[str, list[str]]]:
-    """List the commands that make an authority and a signing key."""
-    authority, authority_key = str(folder / "authority.pem"), str(folder / "authority.key")
-    signer, signer_key, request = str(folder / "signer.pem"), str(folder / "signer.key"), str(folder / "signer.csr")
-    new_key = ["openssl", "req", "-newkey", "ec", "-pkeyopt", f"ec_paramgen_curve:{CURVE}", "-nodes", "-sha256"]
+def authority_steps(folder: Path) -> Sequence[tuple[str, list[str]]]:
+    """List the commands that make an authority."""
     return (
         (
             "authority for updates",
             [
-                *new_key, "-x509", "-days", str(VALID_DAYS), "-subj", "/O=Windlass/CN=development updates",
+                *_NEW_KEY, "-x509", "-days", str(VALID_DAYS), "-subj", "/O=Windlass/CN=development updates",
                 "-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign,cRLSign",
-                "-keyout", authority_key, "-out", authority,
+                "-keyout", str(folder / "authority.key"), "-out", str(folder / "authority.pem"),
             ],
         ),
+    )  # fmt: skip
+
+
+def signer_steps(folder: Path) -> Sequence[tuple[str, list[str]]]:
+    """List the commands that make a signing key, with a certificate of the authority that is there."""
+    authority, authority_key = str(folder / "authority.pem"), str(folder / "authority.key")
+    signer, signer_key, request = str(folder / "signer.pem"), str(folder / "signer.key"), str(folder / "signer.csr")
+    return (
         (
             "key for updates",
             [
-                *new_key, "-subj", "/O=Windlass/CN=development signer", "-addext", "basicConstraints=critical,CA:FALSE",
+                *_NEW_KEY, "-subj", "/O=Windlass/CN=development signer", "-addext", "basicConstraints=critical,CA:FALSE",
                 "-addext", "keyUsage=critical,digitalSignature", "-keyout", signer_key, "-out", request,
             ],
         ),
@@ -116,5 +122,6 @@ def make_keys(folder: Path, *, log: Path) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     folder.chmod(0o700)
-    for title, argv in key_steps(folder)[int((folder / "authority.pem").is_file()) :]:
+    authority = () if (folder / "authority.pem").is_file() else authority_steps(folder)
+    for title, argv in (*authority, *signer_steps(folder)):
         run_step(title, argv, log=log)
