@@ -77,11 +77,11 @@ def judge(bundle: Bundle, wish: Wish, present: Callable[[str, Item], Present]) -
     """Say what is to become of each folder of a bundle, in the order in which they are taken."""
     verdicts = [_judge_one(at, item, wish, present) for at, item in bundle.items()]
     other = {one.item.name for one in verdicts if not isinstance(one.item, EngineItem) and one.state not in _HELD}
-    return tuple(_with_model(verdict, other) for verdict in verdicts)
+    return tuple(_unless_model_differs(verdict, other) for verdict in verdicts)
 
 
-def _with_model(verdict: Verdict, other: Collection[str]) -> Verdict:
-    """Leave an engine file where the box goes on with another model of that name, which would never ask for it."""
+def _unless_model_differs(verdict: Verdict, other: Collection[str]) -> Verdict:
+    """Leave an engine file out where the box keeps another model of that name, which would never use it."""
     if not isinstance(verdict.item, EngineItem) or not verdict.is_taken or verdict.item.model not in other:
         return verdict
     return replace(verdict, state=State.LEFT, reason=f"it was built of another {verdict.item.model} than this box has")

@@ -19,7 +19,7 @@ FULL: Final = (
     "the disk of its container engine is full: remove models that nobody wants, or images with `docker image prune`, "
     "and run this again; what has come stays there"
 )
-"""Said where an engine needed more room than its layers have bytes."""
+"""Said where an engine has run out of room, although there were as many bytes free as its layers have."""
 
 
 def access_problems(host: Host) -> Iterator[str]:
