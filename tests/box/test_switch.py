@@ -437,7 +437,7 @@ def test_what_a_deploy_was_loading_is_given_up_once(box: Box) -> None:
     (deploy / "layers" / "one.tar").write_text("a layer")
     for name, content in {"manifest.json": "[]", "sums": "0123 one.tar\n", "tags": f"m:9\nc:{OLD}\n"}.items():
         (deploy / "9.0" / "images" / name).write_text(content)
-    (deploy / "loading").write_text("9.0\n")
+    (deploy / "loading").write_text("9.0\n1.0\n")
     (box.folder / "shipped" / "images").mkdir()
     subprocess.run(["zstd", "-q", "-o", box.folder / "shipped" / "images" / "images.tar.zst"], input=b"layers", check=True)
     start_slot(box, "B", "6.0")
