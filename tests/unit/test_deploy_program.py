@@ -2,6 +2,7 @@
 
 import asyncio
 import fcntl
+import os
 import signal
 import subprocess
 import sys
@@ -21,10 +22,11 @@ def test_an_interruption_is_told(tmp_path: Path) -> None:
     program.write_text(f"#!/bin/sh\n: >{began}\nexec sleep 60\n")
     program.chmod(0o755)
     with subprocess.Popen(
-        [*ROLLBACK, "box"], cwd=PROJECT, env={"WINDLASS_SSH": str(program)}, stdout=subprocess.PIPE, text=True
-    ) as process:
+        [*ROLLBACK, "box"],
+        cwd=PROJECT, env={"WINDLASS_SSH": str(program)}, stdout=subprocess.PIPE, text=True, start_new_session=True,
+    ) as process:  # fmt: skip
         asyncio.run(until("it connects", began.exists))
-        process.send_signal(signal.SIGINT)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: its ssh hears it, too
         assert process.stdout is not None
         said = process.stdout.read()
 
