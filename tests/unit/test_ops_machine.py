@@ -86,6 +86,12 @@ def test_the_trial_is_a_boot_sector() -> None:
     assert ["kvm"] == after(trial_argv(Path("sector.img")), "-accel")
 
 
+def test_the_trial_has_the_processor_of_the_machine() -> None:
+    """QEMU aborts over one that KVM cannot make whole, which a trial with another would not find."""
+    tried, started = trial_argv(Path("sector.img")), machine_argv(machine(accelerator="kvm"))
+    assert after(started, "-cpu") == after(tried, "-cpu") == ["host"]
+
+
 def test_a_disk_is_a_layer_and_a_partition_a_window() -> None:
     """The image stays as it is, whatever is written."""
     assert ["-b", "a.img", "-F", "raw", "disk.qcow2", str(GIB)] == layer_argv(Path("a.img"), Path("disk.qcow2"), size_bytes=GIB)[
