@@ -53,6 +53,11 @@ def test_what_was_made_once_survives_a_start(box: Box, first_boot: FirstBoot) ->
     assert box.key not in box.vm.console.text
 
 
+def test_the_console_tells_where_the_machine_is_reached(first_boot: FirstBoot) -> None:
+    """By the address that its network has given it, and by no other."""
+    assert {"http://10.0.2.15:8000"} == set(re.findall(r"address +(http\S+)", first_boot.console))
+
+
 def test_only_root_reads_the_key(box: Box) -> None:
     """Its file is root's, and nobody else's to read."""
     assert "600 root root" == box.vm.shell(f"stat -c '%a %U %G' {HOME}/etc/api-key")
