@@ -27,6 +27,10 @@ MORE: Final = {
     "stick": ("tests/update_box.py",),
 }
 """What else: whatever changes in the product, it is booted; what keeps things on the disk has to bear cuts."""
+MAKE_BOOT: Final = {"controller/ops/appliance/boot.py", "controller/ops/appliance/machine.py"}
+"""What starts a machine for people; the tests have machines of their own."""
+_TOLD: Final = "appliance/os/tree/usr/lib/windlass/welcome"
+"""What is told on the console. All tests read the first key there; `boot` begins as they do, and looks at the rest of it."""
 _FOR_PEOPLE: Final = {".md", ".svg", ".png"}
 
 
@@ -47,6 +51,7 @@ def _tree(name: str) -> str:
     )  # fmt: skip
     others = {f"tests/appliance/test_{other}.py" for other in names() if other != name}
     others |= {"tests/appliance/__main__.py", "tests/appliance/stamp.py"}  # they run tests and are none
+    others |= MAKE_BOOT if name == "boot" else {*MAKE_BOOT, _TOLD}
     return hash_of(PROJECT, sorted({path for path in listed.stdout.split("\0") if path} - others))
 
 

@@ -1,13 +1,14 @@
 """The hash of a tree changes with what tests could notice, and with nothing else."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from bench.stack import PROJECT
 from tests.appliance.__main__ import read
-from tests.appliance.stamp import BOX, MORE, due, hash_of, names
+from tests.appliance.stamp import BOX, MAKE_BOOT, MORE, due, hash_of, names
 
 NAMES = ["a/one.py", "two.sh", "link", "README.md"]
 
@@ -84,26 +85,38 @@ def test_a_file_has_passed_when_every_test_of_it_has(tmp_path: Path, how: str) -
     assert {"boot": {"tests": 2, "seconds": 4}} == read(tmp_path / "tests.xml")
 
 
+@cache
 def imported(path: Path) -> set[Path]:
-    """Return the files of our tests and benches that a file imports."""
+    """Return the files of this project that a file imports."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         named = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
         if isinstance(node, ast.ImportFrom):
             named = [node.module or "", *(f"{node.module}.{name}" for name in named)]
-        found |= {PROJECT / name.replace(".", "/") for name in named if name.split(".")[0] in {"bench", "tests"}}
+        found |= {PROJECT / name.replace(".", "/") for name in named if name.split(".")[0] in {"bench", "controller", "tests"}}
     return {file for one in found for file in (one.with_suffix(".py"), one / "__init__.py") if file.is_file()}
 
 
-@pytest.mark.parametrize("name", names())
-def test_all_that_the_tests_import_counts(name: str) -> None:
-    """Whatever a file of the appliance's tests imports of our tests, and what that imports, lies in what its hash is of."""
+def reached(name: str) -> set[Path]:
+    """Return the files, relative to the project, that a file of the appliance's tests imports, and what those import."""
     left, seen = {PROJECT / f"tests/appliance/{file}.py" for file in ("conftest", f"test_{name}")}, set[Path]()
     while left:
         path = left.pop()
         seen.add(path)
         left |= imported(path) - seen
-    files = {path.relative_to(PROJECT) for path in seen if path.stat().st_size}
+    return {path.relative_to(PROJECT) for path in seen if path.stat().st_size}
+
+
+@pytest.mark.parametrize("name", names())
+def test_all_that_the_tests_import_counts(name: str) -> None:
+    """Whatever a file of the appliance's tests imports of our tests, and what that imports, lies in what its hash is of."""
+    files = {file for file in reached(name) if file.parts[0] != "controller"}
 
     assert len(files) > 5
     assert [] == sorted(file for file in files if not any(file.is_relative_to(part) for part in (*BOX, *MORE.get(name, ()))))
+
+
+@pytest.mark.parametrize("name", names())
+def test_the_tests_make_no_use_of_what_does_not_count(name: str) -> None:
+    """`make boot` starts machines for people; none of the tests does it that way."""
+    assert {str(file) for file in reached(name)}.isdisjoint(MAKE_BOOT)
