@@ -14,6 +14,8 @@ from tests.waiting import until
 
 PROGRAM = [sys.executable, "-m", "controller.ops.deploy"]
 ROLLBACK = [*PROGRAM, "rollback", "--host"]
+HEARS_INTERRUPTIONS = ["/usr/bin/env", "--default-signal=INT"]
+"""What a shell runs in the background ignores SIGINT, and so does all that is started by it: these tests, too."""
 
 
 def test_an_interruption_is_told(tmp_path: Path) -> None:
@@ -22,7 +24,7 @@ def test_an_interruption_is_told(tmp_path: Path) -> None:
     program.write_text(f"#!/bin/sh\n: >{began}\nexec sleep 60\n")
     program.chmod(0o755)
     with subprocess.Popen(
-        [*ROLLBACK, "box"],
+        [*HEARS_INTERRUPTIONS, *ROLLBACK, "box"],
         cwd=PROJECT, env={"WINDLASS_SSH": str(program)}, stdout=subprocess.PIPE, text=True, start_new_session=True,
     ) as process:  # fmt: skip
         asyncio.run(until("it connects", began.exists))
